@@ -1,0 +1,428 @@
+//! The ledger on disk: one JSON document, replaced atomically.
+//!
+//! It writes what the ledger says and reads it back, the previous generation
+//! if the newest is damaged. It does not look at log files and decides nothing
+//! about them.
+
+mod state_dir;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use twox_hash::XxHash3_64;
+
+use crate::ledger::{Entry, Ledger, Mark, Origin};
+use crate::text::{from_text, shown, to_text};
+use crate::thread::Stop;
+
+pub use state_dir::{StateDir, StateError};
+
+/// The newest generation, the one before, and one being written.
+const NEWEST: &str = "checkpoint.json";
+const PREVIOUS: &str = "checkpoint.previous.json";
+const UNFINISHED: &str = "checkpoint.json.tmp";
+/// Version of the format; see ARCHITECTURE.md, "Stored formats".
+const VERSION: u32 = 1;
+/// How often a changed ledger is written.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Files that nobody has seen for so long are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[derive(Serialize, Deserialize)]
+struct Document<'a> {
+    version: u32,
+    /// XXH3 (64 bits) of the bytes of `files`, in hex.
+    checksum: String,
+    #[serde(borrow)]
+    files: &'a RawValue,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileRecord {
+    path: String,
+    topic: String,
+    device: u64,
+    inode: u64,
+    generation: u64,
+    position: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acked_beyond: Vec<(u64, u64)>,
+    size: u64,
+    seen: u64,
+    head: MarkRecord,
+    window: MarkRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkRecord {
+    end: u64,
+    len: u32,
+    hash: String,
+}
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug)]
+pub enum CheckpointError {
+    /// It cannot be read.
+    Read(io::Error),
+    /// It is not a checkpoint, or only part of one.
+    Damaged(String),
+    /// A newer logship wrote it.
+    Future(u32),
+}
+
+/// What a state directory remembers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The files it knows.
+    pub entries: Vec<Entry>,
+    /// There was a checkpoint, usable or not: this is not the first run.
+    pub continued: bool,
+    /// Something was lost, so that an unknown file may be one that was known.
+    pub damaged: bool,
+}
+
+/// Reads the checkpoint of a state directory; what had to be worked around is
+/// said in the log. A directory without one begins with nothing.
+pub fn load(dir: &StateDir) -> Memory {
+    let mut memory = Memory::default();
+    for name in [NEWEST, PREVIOUS] {
+        let path = dir.path().join(name);
+        match read(&path) {
+            Ok(entries) => {
+                memory.continued = true;
+                if name == PREVIOUS && memory.damaged {
+                    log::warn!(
+                        "using the previous checkpoint: lines acknowledged after it are sent again path={}",
+                        shown(&path)
+                    );
+                }
+                memory.entries = entries;
+                return memory;
+            }
+            Err(CheckpointError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                (memory.continued, memory.damaged) = (true, true);
+                log::error!("unusable checkpoint path={} problem={error}", shown(&path));
+                set_aside(&path);
+            }
+        }
+    }
+    if memory.damaged {
+        log::error!(
+            "no usable checkpoint: files are read from their beginning, lines are sent again state_dir={}",
+            shown(dir.path())
+        );
+    }
+    memory
+}
+
+/// Keeps a damaged file for whoever wants to look, out of the way.
+fn set_aside(path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    if let Err(error) = fs::rename(path, &aside) {
+        log::warn!("cannot set aside path={} error={error}", shown(path));
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
+    let text = fs::read(path).map_err(CheckpointError::Read)?;
+    decode(&text)
+}
+
+/// Writes a checkpoint: temporary file, fsync, rename, fsync of the directory.
+pub fn save(dir: &StateDir, entries: &[Entry]) -> io::Result<()> {
+    let path = |name| dir.path().join(name);
+    let mut file = File::create(path(UNFINISHED))?;
+    file.write_all(&encode(entries))?;
+    file.sync_all()?;
+    match fs::rename(path(NEWEST), path(PREVIOUS)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(path(UNFINISHED), path(NEWEST))?;
+    File::open(dir.path())?.sync_all()
+}
+
+/// The body of the checkpoint thread: saves when something has changed, and
+/// once more at the end.
+pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
+    let mut saver = Saver::default();
+    while !stop.requested() {
+        stop.sleep(SAVE_EVERY);
+        saver.save(dir, ledger);
+    }
+    saver.save(dir, ledger);
+}
+
+#[derive(Default)]
+struct Saver {
+    last: Option<Vec<Entry>>,
+    failing: bool,
+}
+
+impl Saver {
+    fn save(&mut self, dir: &StateDir, ledger: &Ledger) {
+        ledger.forget(seconds_ago(FORGET_AFTER));
+        let entries = ledger.entries();
+        if self.last.as_ref().is_some_and(|last| same(last, &entries)) {
+            return;
+        }
+        match save(dir, &entries) {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    log::info!("checkpoints are written again dir={}", shown(dir.path()));
+                }
+                self.last = Some(entries);
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                log::error!(
+                    "cannot write the checkpoint: shipping goes on, lines may be sent again after a restart dir={} error={error}",
+                    shown(dir.path())
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Equal but for the time of the last look, which alone is not worth a write.
+fn same(a: &[Entry], b: &[Entry]) -> bool {
+    let eq = |(a, b): (&Entry, &Entry)| {
+        a.origin == b.origin
+            && a.position == b.position
+            && a.beyond == b.beyond
+            && a.head == b.head
+            && a.window == b.window
+            && a.size == b.size
+    };
+    a.len() == b.len() && a.iter().zip(b).all(eq)
+}
+
+fn seconds_ago(ago: Duration) -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |now| now.saturating_sub(ago).as_secs())
+}
+
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let records: Vec<FileRecord> = entries.iter().map(FileRecord::from).collect();
+    let files = serde_json::to_string_pretty(&records).expect("numbers and strings serialise");
+    let files = RawValue::from_string(files).expect("it was just serialised");
+    let document = Document {
+        version: VERSION,
+        checksum: checksum(files.get()),
+        files: &files,
+    };
+    let mut text = serde_json::to_vec(&document).expect("numbers and strings serialise");
+    text.push(b'\n');
+    text
+}
+
+fn decode(text: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let damaged = |problem: String| CheckpointError::Damaged(problem);
+    let Versioned { version } =
+        serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+    if version > VERSION {
+        return Err(CheckpointError::Future(version));
+    }
+    let document: Document =
+        serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+    if checksum(document.files.get()) != document.checksum {
+        return Err(damaged("the checksum does not fit".to_owned()));
+    }
+    let records: Vec<FileRecord> =
+        serde_json::from_str(document.files.get()).map_err(|error| damaged(error.to_string()))?;
+    records
+        .into_iter()
+        .map(|record| Entry::try_from(record).map_err(damaged))
+        .collect()
+}
+
+fn checksum(text: &str) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(text.as_bytes()))
+}
+
+impl From<&Entry> for FileRecord {
+    fn from(entry: &Entry) -> FileRecord {
+        FileRecord {
+            path: to_text(&entry.origin.path),
+            topic: entry.origin.topic.to_string(),
+            device: entry.origin.device,
+            inode: entry.origin.inode,
+            generation: entry.origin.generation,
+            position: entry.position,
+            acked_beyond: entry.beyond.clone(),
+            size: entry.size,
+            seen: entry.seen,
+            head: entry.head.into(),
+            window: entry.window.into(),
+        }
+    }
+}
+
+impl TryFrom<FileRecord> for Entry {
+    type Error = String;
+
+    fn try_from(record: FileRecord) -> Result<Entry, String> {
+        let origin = Origin {
+            path: from_text(&record.path),
+            topic: Arc::from(record.topic),
+            device: record.device,
+            inode: record.inode,
+            generation: record.generation,
+        };
+        let mut end = record.position;
+        for &(from, to) in &record.acked_beyond {
+            if from <= end || to <= from {
+                return Err(format!("ranges of {} overlap", record.path));
+            }
+            end = to;
+        }
+        Ok(Entry {
+            origin,
+            head: record.head.try_into()?,
+            position: record.position,
+            beyond: record.acked_beyond,
+            window: record.window.try_into()?,
+            size: record.size,
+            seen: record.seen,
+        })
+    }
+}
+
+impl From<Mark> for MarkRecord {
+    fn from(mark: Mark) -> MarkRecord {
+        MarkRecord {
+            end: mark.end,
+            len: mark.len,
+            hash: format!("{:016x}", mark.hash),
+        }
+    }
+}
+
+impl TryFrom<MarkRecord> for Mark {
+    type Error = String;
+
+    fn try_from(record: MarkRecord) -> Result<Mark, String> {
+        let hash = u64::from_str_radix(&record.hash, 16)
+            .map_err(|_| format!("'{}' is not a hash", record.hash.escape_default()))?;
+        if u64::from(record.len) > record.end {
+            return Err("a mark begins before its file".to_owned());
+        }
+        Ok(Mark {
+            end: record.end,
+            len: record.len,
+            hash,
+        })
+    }
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CheckpointError::Read(error) => write!(f, "cannot be read: {error}"),
+            CheckpointError::Damaged(problem) => write!(f, "damaged: {problem}"),
+            CheckpointError::Future(version) => write!(
+                f,
+                "written by a newer logship (format {version}, this one knows {VERSION})"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CheckpointError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CheckpointError::Read(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn entry(path: &str) -> Entry {
+        Entry {
+            origin: Origin {
+                path: PathBuf::from(path),
+                topic: "t".into(),
+                device: u64::MAX,
+                inode: 7,
+                generation: 2,
+            },
+            head: Mark {
+                end: 10,
+                len: 10,
+                hash: u64::MAX,
+            },
+            position: 100,
+            beyond: vec![(120, 130)],
+            window: Mark {
+                end: 90,
+                len: 90,
+                hash: 1,
+            },
+            size: 200,
+            seen: 1_700_000_000,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back_as_it_was_written() {
+        let entries = vec![entry("/a"), entry("/b c\n")];
+        assert_eq!(decode(&encode(&entries)).unwrap(), entries);
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_missing_end_is_noticed() {
+        let good = encode(&[entry("/a")]);
+        for at in 0..good.len() - 1 {
+            assert!(decode(&good[..at]).is_err(), "cut at {at}");
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            if let Ok(entries) = decode(&flipped) {
+                // Only white space between the members may differ.
+                assert_eq!(entries, [entry("/a")], "flipped at {at}");
+            }
+        }
+        assert!(decode(&vec![0; good.len()]).is_err());
+        assert!(decode(b"").is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_from_the_future_is_told_from_a_damaged_one() {
+        let text = br#"{"version":2,"something":"else"}"#;
+        assert!(matches!(decode(text), Err(CheckpointError::Future(2))));
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_falls_back_to_the_one_before() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(temp.path()).unwrap();
+        save(&dir, &[entry("/old")]).unwrap();
+        save(&dir, &[entry("/new")]).unwrap();
+        assert_eq!(load(&dir).entries, [entry("/new")]);
+
+        fs::write(temp.path().join(NEWEST), [0; 300]).unwrap();
+        let memory = load(&dir);
+        assert_eq!(memory.entries, [entry("/old")]);
+        assert!(memory.continued && memory.damaged);
+        assert!(temp.path().join("checkpoint.json.damaged").exists());
+    }
+}

@@ -1,0 +1,326 @@
+//! What can be typed: the commands, options and their help.
+//!
+//! The manual pages and completions are generated from this definition.
+//! Nothing is checked here that needs more than one option.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::{TailRequest, parse_duration};
+use crate::exit;
+use crate::kafka::Compression;
+use crate::send::{Format, Partitioning};
+use crate::tail::{ReadFrom, WhenFull};
+
+/// Tails log files and ships every line to Kafka.
+#[derive(Debug, Parser)]
+#[command(
+    name = "logship",
+    version,
+    about = "Tails log files and ships every line to Kafka",
+    long_about = "Tails log files and ships every line to Kafka.\n\n\
+        A line is finished when Kafka has acknowledged it; until then it is still in its file. \
+        So memory is bounded, a slow or absent Kafka loses nothing, and every byte is accounted \
+        for: known = acknowledged + waiting + dropped + lost.",
+    after_long_help = format!("EXIT STATUS:\n{}", indented(exit::MANUAL)),
+    propagate_version = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Commands,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Commands {
+    /// Follow files and ship their lines.
+    #[command(
+        about = "Follow files and ship their lines to a Kafka topic",
+        long_about = "Follows files like 'tail -F' and ships their lines to a Kafka topic.\n\n\
+            Without --brokers the records go to standard output, one a line: the way to try it with \
+            nothing installed, and to pipe. Rotation by rename, copytruncate, replaced files and \
+            re-pointed symlinks are followed. Positions are saved, so the next run goes on where \
+            this one stopped.",
+        after_long_help = format!(
+            "EXIT STATUS:\n{}\n\n\
+             EXAMPLES:\n\
+             \x20 Show what would be shipped, without Kafka:\n\
+             \x20     logship tail /var/log/syslog --topic demo --once\n\
+             \x20 Follow all nginx logs, also ones that appear later:\n\
+             \x20     logship tail '/var/log/nginx/*.log' --topic nginx --brokers kafka1:9092,kafka2:9092\n\
+             \x20 From cron, what is new since the last time, for at most five minutes:\n\
+             \x20     logship tail /var/log/app.log --topic app --brokers kafka1:9092 --once --timeout 5m -q\n\
+             \x20 From a pipe:\n\
+             \x20     journalctl -f | logship tail - --topic journal --brokers kafka1:9092",
+            indented(exit::MANUAL)
+        )
+    )]
+    Tail(Box<TailArgs>),
+}
+
+/// The options of `logship tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Files or quoted patterns to follow, '-' for standard input
+    ///
+    /// Files or patterns to follow. A path that exists is taken literally, whatever characters
+    /// it holds; else '*', '?', '[...]', '{a,b}' and '**' make it a pattern, which is watched
+    /// for new files as long as it is quoted from the shell. '-' is standard input. A file
+    /// that does not exist is waited for; with --once it makes the exit status 1.
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// Ship to this topic
+    ///
+    /// The Kafka topic for all lines. It is made on first use where the brokers allow it
+    /// (auto.create.topics.enable); else lines wait until it exists.
+    #[arg(short, long, value_name = "TOPIC")]
+    pub topic: String,
+
+    /// Ask these brokers for the cluster [default: standard output]
+    ///
+    /// Where to find the cluster: one or more brokers, separated by commas. The others are
+    /// found through them. Without it the records go to standard output.
+    #[arg(
+        short,
+        long,
+        value_name = "HOST:PORT,...",
+        env = "LOGSHIP_BROKERS",
+        hide_env_values = true
+    )]
+    pub brokers: Option<String>,
+
+    /// Read to the end, wait for every ack, and exit
+    ///
+    /// Reads to the end of every file, waits until everything is acknowledged, and exits. The
+    /// last line counts also without a line end. On a terminal a progress bar is shown.
+    #[arg(long)]
+    pub once: bool,
+
+    /// Give up after this long [default: never]
+    ///
+    /// With --once: give up after this long and exit with status 3; what is not acknowledged
+    /// is sent by the next run. Example: 5m.
+    #[arg(long, value_name = "DURATION", requires = "once", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// Where to begin in a file without a saved position
+    ///
+    /// Where to begin in a file that has no saved position: at its beginning, or at its end so
+    /// that only new lines are shipped. By default 'end' when following and 'beginning' with
+    /// --once. A saved position always wins (see --no-state). A file that appears later is
+    /// read from its beginning.
+    #[arg(long, value_name = "WHERE", value_enum)]
+    pub from: Option<From>,
+
+    /// Ship lines as they are, or as JSON objects
+    ///
+    /// The form of a record's value: 'raw' is the line's bytes; 'json' an object with the
+    /// names of the Elastic Common Schema: @timestamp (when it was read), message, log.file,
+    /// log.offset, host.name, agent.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = FormatArg::Raw)]
+    pub format: FormatArg,
+
+    /// Give every record this key [default: none]
+    ///
+    /// The key of every record; '{path}' and '{host}' in it are filled in. The partition does
+    /// not depend on it (see --partition).
+    #[arg(short, long, value_name = "TEMPLATE")]
+    pub key: Option<String>,
+
+    /// Keep a file in one partition, or spread batches
+    ///
+    /// 'file': all lines of a path go to one partition, chosen by a hash of host and path, so
+    /// that they keep their order. 'spread': batches go to the partitions in turn, for a
+    /// single file that is too much for one partition.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = PartitionArg::File)]
+    pub partition: PartitionArg,
+
+    /// Compress batches with this codec
+    #[arg(long, value_name = "CODEC", value_enum, default_value_t = CompressionArg::Lz4)]
+    pub compression: CompressionArg,
+
+    /// What to do while the queue is full
+    ///
+    /// What to do with lines while Kafka is slower than the file: 'wait' leaves them in the
+    /// file, so nothing is lost while the file exists; 'drop' gives them up, counts them, and
+    /// stays at the live end.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenFullArg::Wait)]
+    pub when_full: WhenFullArg,
+
+    /// Keep positions below this directory
+    ///
+    /// The directory below which positions, a lock and dead letters are kept, in a directory
+    /// of this tail's own named after topic and paths (or --name), one logship at a time. By
+    /// default /var/lib/logship for root and $XDG_STATE_HOME/logship (~/.local/state/logship)
+    /// for others. Standard output keeps no state unless this is given.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "LOGSHIP_STATE_DIR",
+        hide_env_values = true
+    )]
+    pub state_dir: Option<PathBuf>,
+
+    /// Name the state directory of this tail
+    ///
+    /// The name of this tail's own state directory, in place of one made of topic and paths.
+    /// Use it when the paths may change.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Keep no positions and use none
+    #[arg(long, conflicts_with_all = ["name"])]
+    pub no_state: bool,
+
+    /// Wait this long for acknowledgements when stopped
+    ///
+    /// How long the first SIGINT or SIGTERM waits for what was read to be acknowledged. A
+    /// second one ends at once. Lines not acknowledged are sent by the next run.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub shutdown_timeout: Duration,
+
+    /// Tell the figures this often
+    ///
+    /// How often a line with the lines read, acknowledged and dropped, and the lag, is logged.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_interval)]
+    pub stats_interval: Duration,
+
+    /// How much to tell, and where.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+}
+
+/// How much is told, and where.
+#[derive(Debug, Args)]
+pub struct LoggingArgs {
+    /// Tell warnings and errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Tell more: -v about files, -vv about everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Log to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+}
+
+/// `--from`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum From {
+    /// At the first byte
+    Beginning,
+    /// Only what is written from now on
+    End,
+}
+
+/// `--format`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FormatArg {
+    /// The line's bytes
+    Raw,
+    /// A JSON object with ECS names
+    Json,
+}
+
+/// `--partition`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PartitionArg {
+    /// All lines of a path to one partition
+    File,
+    /// Batches to the partitions in turn
+    Spread,
+}
+
+/// `--compression`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum CompressionArg {
+    /// No compression, least CPU
+    None,
+    /// Understood by everything, slow
+    Gzip,
+    /// Fast
+    Snappy,
+    /// Fast, the default
+    Lz4,
+    /// Smallest, more CPU; needs Kafka 2.1
+    Zstd,
+}
+
+/// `--when-full`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WhenFullArg {
+    /// Leave lines in the file until there is room
+    Wait,
+    /// Give lines up and count them
+    Drop,
+}
+
+impl TailArgs {
+    /// What was asked for, without how to tell of it.
+    pub fn request(&self) -> TailRequest {
+        TailRequest {
+            paths: self.paths.clone(),
+            topic: self.topic.clone(),
+            brokers: self.brokers.clone(),
+            once: self.once,
+            read_from: self.from.map(|from| match from {
+                From::Beginning => ReadFrom::Beginning,
+                From::End => ReadFrom::End,
+            }),
+            format: match self.format {
+                FormatArg::Raw => Format::Raw,
+                FormatArg::Json => Format::Json,
+            },
+            key: self.key.clone(),
+            partitioning: match self.partition {
+                PartitionArg::File => Partitioning::File,
+                PartitionArg::Spread => Partitioning::Spread,
+            },
+            compression: match self.compression {
+                CompressionArg::None => Compression::None,
+                CompressionArg::Gzip => Compression::Gzip,
+                CompressionArg::Snappy => Compression::Snappy,
+                CompressionArg::Lz4 => Compression::Lz4,
+                CompressionArg::Zstd => Compression::Zstd,
+            },
+            when_full: match self.when_full {
+                WhenFullArg::Wait => WhenFull::Wait,
+                WhenFullArg::Drop => WhenFull::Drop,
+            },
+            state_dir: self.state_dir.clone(),
+            name: self.name.clone(),
+            no_state: self.no_state,
+            shutdown_timeout: self.shutdown_timeout,
+            stats_interval: self.stats_interval,
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// The definition that manual pages and completions are generated from.
+pub fn command() -> Command {
+    Cli::command()
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must be more than zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("  {line}\n"))
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}

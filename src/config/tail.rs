@@ -1,0 +1,372 @@
+//! Lowers the arguments of `logship tail` to a plan.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use twox_hash::XxHash3_64;
+
+use crate::kafka::{self, Address, Compression};
+use crate::send::{self, Format, KeyTemplate, Partitioning};
+use crate::tail::{self, Pattern, ReadFrom, WhenFull};
+
+use super::{Mistake, Plan, Sink, Source};
+
+/// Producer threads.
+const PRODUCERS: usize = 2;
+/// Bytes in all queues.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a batch before compression. A broker takes 1,048,588 by default
+/// (`message.max.bytes`).
+const BATCH_BYTES_MAX: usize = 900 << 10;
+/// How long a line waits for others to share its batch.
+const LINGER: Duration = Duration::from_millis(50);
+/// Longest line shipped.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// What a record and its batch add to a line, with room to spare; a line over
+/// the limit towards Kafka is cut so that the broker's default still takes it.
+const RECORD_OVERHEAD_BYTES: usize = 512;
+/// How often patterns are looked at.
+const DISCOVER_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest name of a state directory, well below what file systems take.
+const NAME_BYTES_MAX: usize = 200;
+
+/// What was typed, parsed but not yet put together.
+#[derive(Debug, Clone)]
+pub struct TailRequest {
+    /// The PATHs; `-` is standard input.
+    pub paths: Vec<PathBuf>,
+    /// `--topic`
+    pub topic: String,
+    /// `--brokers`; none: standard output.
+    pub brokers: Option<String>,
+    /// `--once`
+    pub once: bool,
+    /// `--from`
+    pub read_from: Option<ReadFrom>,
+    /// `--format`
+    pub format: Format,
+    /// `--key`
+    pub key: Option<String>,
+    /// `--partition`
+    pub partitioning: Partitioning,
+    /// `--compression`
+    pub compression: Compression,
+    /// `--when-full`
+    pub when_full: WhenFull,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--name`
+    pub name: Option<String>,
+    /// `--no-state`
+    pub no_state: bool,
+    /// `--shutdown-timeout`
+    pub shutdown_timeout: Duration,
+    /// `--stats-interval`
+    pub stats_interval: Duration,
+    /// `--timeout`
+    pub timeout: Option<Duration>,
+}
+
+/// What the lowering needs to know of the process's surroundings.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The current directory.
+    pub directory: PathBuf,
+    /// Where state is kept by default; `None` when there is no such place.
+    pub state_base: Option<PathBuf>,
+    /// This host's name.
+    pub host: Arc<str>,
+}
+
+/// Puts a plan together, or says everything that is wrong.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut wrong = |key: &str, problem: String| {
+        mistakes.push(Mistake {
+            key: key.to_owned(),
+            problem,
+        });
+    };
+    let sources = lower_sources(&request.paths, around, &mut wrong);
+    if let Err(problem) = kafka::check_topic_name(&request.topic) {
+        wrong("--topic", problem);
+    }
+    let brokers = request.brokers.as_deref().map(parse_brokers);
+    for problem in brokers.iter().flatten().filter_map(|b| b.as_ref().err()) {
+        wrong("--brokers", problem.clone());
+    }
+    if let Some(name) = &request.name
+        && let Some(problem) = name_problem(name)
+    {
+        wrong("--name", problem);
+    }
+    let state_dir = lower_state_dir(request, around, &mut wrong);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+
+    let sink = match brokers {
+        None => Sink::Stdout,
+        Some(brokers) => Sink::Kafka(kafka::Options::new(brokers.into_iter().flatten().collect())),
+    };
+    let line_bytes_max = match sink {
+        Sink::Stdout => LINE_BYTES_MAX,
+        Sink::Kafka(_) => LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
+    };
+    let default_from = if request.once {
+        ReadFrom::Beginning
+    } else {
+        ReadFrom::End
+    };
+    Ok(Plan {
+        sources,
+        topic: request.topic.as_str().into(),
+        read_from: request.read_from.unwrap_or(default_from),
+        tail: tail::Options {
+            when_full: request.when_full,
+            line_bytes_max,
+            once: request.once,
+            ..tail::Options::default()
+        },
+        send: send::Options {
+            format: request.format,
+            key: request.key.clone().map(KeyTemplate),
+            partitioning: request.partitioning,
+            compression: request.compression,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            linger: LINGER,
+            line_bytes_max,
+            host: Arc::clone(&around.host),
+        },
+        producers: match sink {
+            Sink::Stdout => 1,
+            Sink::Kafka(_) => PRODUCERS,
+        },
+        sink,
+        queue_bytes_max: QUEUE_BYTES_MAX,
+        state_dir,
+        discover_interval: DISCOVER_INTERVAL,
+        stats_interval: request.stats_interval,
+        shutdown_timeout: request.shutdown_timeout,
+        timeout: request.timeout,
+    })
+}
+
+fn lower_sources(
+    paths: &[PathBuf],
+    around: &Surroundings,
+    wrong: &mut impl FnMut(&str, String),
+) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
+    for path in paths {
+        let source = if path.as_os_str() == "-" {
+            Source::Stdin
+        } else if path.as_os_str().is_empty() {
+            wrong("PATH", "'' is not a path".to_owned());
+            continue;
+        } else {
+            match lower_path(path, &around.directory) {
+                Ok(source) => source,
+                Err(problem) => {
+                    wrong("PATH", problem);
+                    continue;
+                }
+            }
+        };
+        let twice = sources.iter().any(|known| match (known, &source) {
+            (Source::Stdin, Source::Stdin) => true,
+            (Source::Path(a), Source::Path(b)) => a == b,
+            (Source::Pattern(a), Source::Pattern(b)) => a.text() == b.text(),
+            _ => false,
+        });
+        if !twice {
+            sources.push(source);
+        }
+    }
+    sources
+}
+
+/// An existing path is taken literally, whatever characters it holds.
+fn lower_path(path: &Path, directory: &Path) -> Result<Source, String> {
+    let exists = path.symlink_metadata().is_ok();
+    match path.to_str() {
+        Some(text) if !exists && Pattern::is_pattern(text) => Pattern::new(text, directory)
+            .map(Source::Pattern)
+            .map_err(|problem| format!("'{}' is not a pattern: {problem}", text.escape_debug())),
+        _ => Ok(Source::Path(directory.join(path))),
+    }
+}
+
+fn parse_brokers(text: &str) -> Vec<Result<Address, String>> {
+    text.split(',')
+        .map(|one| one.trim().parse().map_err(|error| format!("{error}")))
+        .collect()
+}
+
+fn name_problem(name: &str) -> Option<String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let good = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.starts_with('.')
+        && name.chars().all(legal);
+    (!good).then(|| {
+        format!(
+            "'{}' cannot name a directory: use a-z A-Z 0-9 . _ -, not beginning with a dot",
+            name.escape_debug()
+        )
+    })
+}
+
+/// Where positions are kept: in a directory of this tail's own, below
+/// `--state-dir` or the default place, so that different tails run side by side
+/// and the same one twice is refused.
+fn lower_state_dir(
+    request: &TailRequest,
+    around: &Surroundings,
+    wrong: &mut impl FnMut(&str, String),
+) -> Option<PathBuf> {
+    let by_itself = request.brokers.is_some(); // standard output keeps no state
+    if request.no_state || !(by_itself || request.state_dir.is_some()) {
+        return None;
+    }
+    let given = request.state_dir.as_ref();
+    let base = given
+        .map(|given| around.directory.join(given))
+        .or_else(|| around.state_base.clone());
+    let Some(base) = base else {
+        wrong(
+            "--state-dir",
+            "there is no default: neither HOME nor XDG_STATE_HOME is set (give a directory, or --no-state)"
+                .to_owned(),
+        );
+        return None;
+    };
+    let name = request.name.clone();
+    Some(base.join(name.unwrap_or_else(|| own_name(request, around))))
+}
+
+/// A name that the same topic and paths always give, and no others.
+fn own_name(request: &TailRequest, around: &Surroundings) -> String {
+    let mut paths: Vec<PathBuf> = request
+        .paths
+        .iter()
+        .map(|path| around.directory.join(path))
+        .collect();
+    paths.sort();
+    let mut bytes = Vec::new();
+    for path in &paths {
+        bytes.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        bytes.push(0);
+    }
+    let hash = XxHash3_64::oneshot(&bytes);
+    let topic: String = request.topic.chars().take(NAME_BYTES_MAX / 2).collect();
+    format!("{}-{hash:016x}", topic.trim_start_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(paths: &[&str]) -> TailRequest {
+        TailRequest {
+            paths: paths.iter().map(PathBuf::from).collect(),
+            topic: "t".into(),
+            brokers: Some("a:1,b:2".into()),
+            once: false,
+            read_from: None,
+            format: Format::Raw,
+            key: None,
+            partitioning: Partitioning::File,
+            compression: Compression::Lz4,
+            when_full: WhenFull::Wait,
+            state_dir: None,
+            name: None,
+            no_state: false,
+            shutdown_timeout: Duration::from_secs(1),
+            stats_interval: Duration::from_secs(1),
+            timeout: None,
+        }
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            directory: "/here".into(),
+            state_base: Some("/state".into()),
+            host: "h".into(),
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let wrong = TailRequest {
+            topic: "no such/topic".into(),
+            brokers: Some("localhost,b:99999".into()),
+            name: Some("../up".into()),
+            ..request(&["", "a[", "good"])
+        };
+        let keys: Vec<String> = lower_tail(&wrong, &around())
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.key)
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "PATH",
+                "PATH",
+                "--topic",
+                "--brokers",
+                "--brokers",
+                "--name"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_tail_has_the_same_state_directory_and_another_one_another() {
+        let dir = |request: &TailRequest| lower_tail(request, &around()).unwrap().state_dir;
+        let one = dir(&request(&["a", "/b"]));
+        assert_eq!(one, dir(&request(&["/b", "/here/a"])));
+        assert_ne!(one, dir(&request(&["a"])));
+        assert!(one.unwrap().starts_with("/state"));
+
+        let named = TailRequest {
+            name: Some("n".into()),
+            ..request(&["a"])
+        };
+        assert_eq!(dir(&named), Some("/state/n".into()));
+        let given = TailRequest {
+            state_dir: Some("d".into()),
+            ..request(&["a"])
+        };
+        assert!(dir(&given).unwrap().starts_with("/here/d"));
+    }
+
+    #[test]
+    fn standard_output_keeps_state_only_when_asked() {
+        let plain = TailRequest {
+            brokers: None,
+            ..request(&["a"])
+        };
+        assert_eq!(lower_tail(&plain, &around()).unwrap().state_dir, None);
+        let asked = TailRequest {
+            state_dir: Some("/d".into()),
+            ..plain
+        };
+        let dir = lower_tail(&asked, &around()).unwrap().state_dir;
+        assert!(dir.unwrap().starts_with("/d"));
+    }
+
+    #[test]
+    fn a_path_given_twice_is_one_source() {
+        let plan = lower_tail(
+            &request(&["a", "/here/a", "-", "-", "*.x", "*.x"]),
+            &around(),
+        );
+        assert_eq!(plan.unwrap().sources.len(), 3);
+    }
+}

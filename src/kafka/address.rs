@@ -1,0 +1,136 @@
+//! The address of a broker, as people write it: `HOST:PORT`.
+//!
+//! Resolving the host is left to the connection: an address that does not
+//! resolve today may resolve tomorrow.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Host name or IP address, and TCP port, of a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is not the address of a broker.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AddressError {
+    text: String,
+    problem: &'static str,
+}
+
+impl Address {
+    /// Makes an address from what a broker says of itself in Metadata.
+    pub fn new(host: impl Into<String>, port: u16) -> Address {
+        Address {
+            host: host.into(),
+            port,
+        }
+    }
+
+    /// Host name or IP address, an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port, never zero in a parsed address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        let wrong = |problem| AddressError {
+            text: text.to_owned(),
+            problem,
+        };
+        if text.contains("://") {
+            return Err(wrong("leave the scheme away"));
+        }
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("the port is missing"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest
+                .strip_suffix(']')
+                .filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+                .ok_or_else(|| wrong("not an IPv6 address between the brackets"))?,
+            None if host.contains(':') => {
+                return Err(wrong("an IPv6 address needs brackets, like [::1]:9092"));
+            }
+            None => host,
+        };
+        if host.is_empty() {
+            return Err(wrong("the host is missing"));
+        }
+        let plain = |c: char| c.is_alphanumeric() || "-_.:%".contains(c);
+        if !host.chars().all(plain) {
+            return Err(wrong(
+                "the host holds a character that no host name can hold",
+            ));
+        }
+        match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(Address::new(host, port)),
+            _ => Err(wrong("the port must be a number from 1 to 65535")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "'{}' is not HOST:PORT: {}",
+            self.text.escape_debug(),
+            self.problem
+        )
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_reads_back_as_it_was_written() {
+        for text in ["localhost:9092", "10.0.0.1:1", "[::1]:65535", "a-b.c_d:9"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_malformed_address_is_refused_with_what_is_wrong() {
+        for (text, problem) in [
+            ("localhost", "port is missing"),
+            ("localhost:", "from 1 to 65535"),
+            ("localhost:0", "from 1 to 65535"),
+            ("localhost:65536", "from 1 to 65535"),
+            ("localhost:+1x", "from 1 to 65535"),
+            (":9092", "host is missing"),
+            ("::1:9092", "needs brackets"),
+            ("[::g]:9092", "not an IPv6"),
+            ("kafka://a:9092", "scheme"),
+            ("a b:9092", "no host name"),
+            ("", "port is missing"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What can go wrong between a client and a cluster, and what follows from it.
+//!
+//! One table maps every Kafka error code to one verdict; nothing else in the
+//! client decides whether an error is worth a retry.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::address::Address;
+
+/// A Kafka error code; 0 is "no error".
+///
+/// Source: the protocol guide, "Error codes".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorCode(pub i16);
+
+/// What the client does about an error code in answer to Produce or Metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The records are in the log: either now or since an earlier attempt.
+    Accepted,
+    /// It will pass; without any limit in time.
+    Retry,
+    /// It will pass once we know the cluster better: ask for metadata first.
+    Refresh,
+    /// The batch is too big or holds a record that will never be accepted.
+    Poison,
+    /// Nothing of this topic gets through until somebody changes something.
+    TopicWaits,
+    /// The broker and we disagree about the producer id or its sequence.
+    NewProducer,
+}
+
+use Verdict::{Accepted, NewProducer, Poison, Refresh, Retry, TopicWaits};
+
+/// The one table. A code that is not in it is retried: an unknown trouble is
+/// no reason to lose a line.
+const TABLE: &[(i16, &str, Verdict)] = &[
+    (-1, "UNKNOWN_SERVER_ERROR", Retry),
+    (0, "NONE", Accepted),
+    (2, "CORRUPT_MESSAGE", Retry),
+    (3, "UNKNOWN_TOPIC_OR_PARTITION", Refresh),
+    (5, "LEADER_NOT_AVAILABLE", Refresh),
+    (6, "NOT_LEADER_OR_FOLLOWER", Refresh),
+    (7, "REQUEST_TIMED_OUT", Retry),
+    (8, "BROKER_NOT_AVAILABLE", Refresh),
+    (9, "REPLICA_NOT_AVAILABLE", Refresh),
+    (10, "MESSAGE_TOO_LARGE", Poison),
+    (13, "NETWORK_EXCEPTION", Refresh),
+    (14, "COORDINATOR_LOAD_IN_PROGRESS", Retry),
+    (15, "COORDINATOR_NOT_AVAILABLE", Retry),
+    (16, "NOT_COORDINATOR", Retry),
+    (17, "INVALID_TOPIC_EXCEPTION", TopicWaits),
+    (18, "RECORD_LIST_TOO_LARGE", Poison),
+    (19, "NOT_ENOUGH_REPLICAS", Retry),
+    (20, "NOT_ENOUGH_REPLICAS_AFTER_APPEND", Retry),
+    (21, "INVALID_REQUIRED_ACKS", TopicWaits),
+    (29, "TOPIC_AUTHORIZATION_FAILED", TopicWaits),
+    (31, "CLUSTER_AUTHORIZATION_FAILED", TopicWaits),
+    (32, "INVALID_TIMESTAMP", Poison),
+    (35, "UNSUPPORTED_VERSION", TopicWaits),
+    (41, "NOT_CONTROLLER", Refresh),
+    (42, "INVALID_REQUEST", TopicWaits),
+    (43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", TopicWaits),
+    (44, "POLICY_VIOLATION", TopicWaits),
+    (45, "OUT_OF_ORDER_SEQUENCE_NUMBER", NewProducer),
+    (46, "DUPLICATE_SEQUENCE_NUMBER", Accepted),
+    (47, "INVALID_PRODUCER_EPOCH", NewProducer),
+    (49, "INVALID_PRODUCER_ID_MAPPING", NewProducer),
+    (51, "CONCURRENT_TRANSACTIONS", Retry),
+    (56, "KAFKA_STORAGE_ERROR", Refresh),
+    (58, "SASL_AUTHENTICATION_FAILED", TopicWaits),
+    (59, "UNKNOWN_PRODUCER_ID", NewProducer),
+    (72, "LISTENER_NOT_FOUND", Refresh),
+    (74, "FENCED_LEADER_EPOCH", Refresh),
+    (76, "UNSUPPORTED_COMPRESSION_TYPE", TopicWaits),
+    (87, "INVALID_RECORD", Poison),
+    (89, "THROTTLING_QUOTA_EXCEEDED", Retry),
+    (90, "PRODUCER_FENCED", NewProducer),
+    (100, "UNKNOWN_TOPIC_ID", Refresh),
+    (103, "INCONSISTENT_TOPIC_ID", Refresh),
+];
+
+impl ErrorCode {
+    /// No error.
+    pub const NONE: ErrorCode = ErrorCode(0);
+    /// The topic or one of its partitions does not exist.
+    pub const UNKNOWN_TOPIC_OR_PARTITION: ErrorCode = ErrorCode(3);
+    /// An election is going on, or the topic is just being made.
+    pub const LEADER_NOT_AVAILABLE: ErrorCode = ErrorCode(5);
+    /// The broker does not speak this version of the request.
+    pub const UNSUPPORTED_VERSION: ErrorCode = ErrorCode(35);
+
+    /// The name the protocol guide gives the code.
+    pub fn name(self) -> &'static str {
+        self.row()
+            .map_or("an error code this client does not know", |row| row.1)
+    }
+
+    /// What the client does about it.
+    pub fn verdict(self) -> Verdict {
+        self.row().map_or(Retry, |row| row.2)
+    }
+
+    fn row(self) -> Option<&'static (i16, &'static str, Verdict)> {
+        TABLE
+            .binary_search_by_key(&self.0, |row| row.0)
+            .ok()
+            .map(|at| &TABLE[at])
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.0)
+    }
+}
+
+/// How far a connection got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Looking up the host's addresses.
+    Dns,
+    /// Opening the TCP connection.
+    Tcp,
+    /// Asking for the API versions, the first exchange with a broker.
+    Handshake,
+    /// Serving requests.
+    Serving,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Dns => "DNS lookup",
+            Stage::Tcp => "TCP connect",
+            Stage::Handshake => "Kafka handshake",
+            Stage::Serving => "request",
+        })
+    }
+}
+
+/// Why there is no connection to a broker, or no longer.
+#[derive(Debug)]
+pub struct ConnectionError {
+    /// The broker as it was addressed.
+    pub address: Address,
+    /// How far it got.
+    pub stage: Stage,
+    /// What went wrong there.
+    pub cause: Cause,
+}
+
+/// What went wrong with a connection.
+#[derive(Debug)]
+pub enum Cause {
+    /// The operating system says no.
+    Io(io::Error),
+    /// The host name has no address.
+    NoAddress,
+    /// No answer within the time-out.
+    Silence(Duration),
+    /// The broker hung up.
+    HungUp,
+    /// What came is not what Kafka's protocol says.
+    Protocol(String),
+    /// The broker is older or newer than what this client speaks.
+    Version(String),
+}
+
+impl ConnectionError {
+    /// True when an idle connection was merely closed by the broker, which
+    /// brokers do after `connections.max.idle.ms` and which means nothing.
+    pub fn is_hang_up(&self) -> bool {
+        matches!(self.cause, Cause::HungUp)
+    }
+
+    /// What the reader of the message can change.
+    pub fn hint(&self) -> &'static str {
+        match (self.stage, &self.cause) {
+            (Stage::Dns, _) => "check the host name and the resolver",
+            (Stage::Tcp, Cause::Silence(_)) => "check the address, routes and firewalls",
+            (Stage::Tcp, _) => "check the address and whether the broker runs",
+            (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
+            (Stage::Handshake, _) => {
+                "check that this port is a Kafka listener without TLS and SASL"
+            }
+            (Stage::Serving, _) => "check the broker's log",
+        }
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.stage, self.address, self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Io(error) => write!(f, "{error}"),
+            Cause::NoAddress => f.write_str("the host name has no address"),
+            Cause::Silence(waited) => write!(f, "no answer within {} ms", waited.as_millis()),
+            Cause::HungUp => f.write_str("the broker closed the connection"),
+            Cause::Protocol(what) | Cause::Version(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for ConnectionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_so_that_it_can_be_searched() {
+        assert!(TABLE.is_sorted_by_key(|row| row.0));
+    }
+
+    #[test]
+    fn an_unknown_code_is_retried_for_ever() {
+        assert_eq!(ErrorCode(12_345).verdict(), Verdict::Retry);
+        assert_eq!(
+            ErrorCode(12_345).to_string(),
+            "an error code this client does not know (12345)"
+        );
+    }
+
+    #[test]
+    fn codes_have_the_names_of_the_protocol_guide() {
+        assert_eq!(ErrorCode(6).to_string(), "NOT_LEADER_OR_FOLLOWER (6)");
+        assert_eq!(ErrorCode(10).verdict(), Verdict::Poison);
+        assert_eq!(ErrorCode(46).verdict(), Verdict::Accepted);
+    }
+}

@@ -1,0 +1,570 @@
+//! The account of one file's life: every byte is somewhere.
+//!
+//! A byte of the file is settled (acknowledged, dropped, or lost), claimed
+//! (read, and on its way), or waiting in the file. It knows offsets only; what
+//! stands there is the tailer's business.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::Entry;
+use super::flow::Flow;
+use super::ranges::Ranges;
+use crate::text::shown;
+
+/// Which file, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The path it was found under.
+    pub path: PathBuf,
+    /// Where its lines go.
+    pub topic: Arc<str>,
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Which life of the inode: one more with every truncation.
+    pub generation: u64,
+}
+
+/// A fingerprint of `len` bytes that end at `end`; XXH3, 64 bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Byte after the last one hashed.
+    pub end: u64,
+    /// Bytes hashed.
+    pub len: u32,
+    /// Their hash; of no meaning when `len` is 0.
+    pub hash: u64,
+}
+
+/// Sums of one file or of many. Bytes are bytes of files, line ends included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes known to exist: from where reading began to the last size seen.
+    pub known_bytes: u64,
+    /// Offered to a producer at least once.
+    pub read_bytes: u64,
+    /// Records in them.
+    pub read_lines: u64,
+    /// Acknowledged by Kafka.
+    pub acked_bytes: u64,
+    /// Records in them.
+    pub acked_lines: u64,
+    /// Given up by choice.
+    pub dropped_bytes: u64,
+    /// Records in them.
+    pub dropped_lines: u64,
+    /// In the dead-letter file.
+    pub dead_bytes: u64,
+    /// Records in it.
+    pub dead_lines: u64,
+    /// Could not be read any more.
+    pub lost_bytes: u64,
+    /// Read, and neither acknowledged nor given up yet.
+    pub under_way_bytes: u64,
+    /// Records cut at `line_bytes_max`.
+    pub cut_lines: u64,
+}
+
+/// Why a range was given up by choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// The queue was full and `when_full` is `drop`.
+    QueueFull,
+    /// A run of NUL bytes left by a writer after a truncation.
+    NulHole,
+}
+
+/// Why a range cannot be read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossReason {
+    /// The file became shorter or was rewritten.
+    Truncated,
+    /// The file was deleted or replaced while nobody held it.
+    Gone,
+}
+
+/// A stretch of a file that nobody has claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Its first byte.
+    pub from: u64,
+    /// Where it ends, if something claimed or settled follows.
+    pub to: Option<u64>,
+}
+
+/// A claim that can be taken back as if it had never been made.
+#[derive(Debug)]
+pub struct Ticket {
+    from: u64,
+    to: u64,
+    read: (u64, u64, u64),
+}
+
+/// Lines on their way in a batch. Dropping it gives them back, so that whatever
+/// happens to a batch, its lines are sent or read again.
+#[derive(Debug)]
+pub struct Claim {
+    file: Arc<FileLedger>,
+    from: u64,
+    to: u64,
+    lines: u64,
+    settled: bool,
+}
+
+/// The account of one file between two truncations.
+#[derive(Debug)]
+pub struct FileLedger {
+    origin: Origin,
+    flow: Arc<Flow>,
+    // A lock and not messages: a tailer must see at once what came back, and
+    // both sides touch it once a chunk. Never held across I/O.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    start: u64,
+    position: u64,
+    /// Settled ranges after `position`.
+    beyond: Ranges,
+    claims: Ranges,
+    read_to: u64,
+    size: u64,
+    seen: u64,
+    head: Mark,
+    /// The newest mark at or before `position`, then those after it.
+    window: Mark,
+    windows: VecDeque<Mark>,
+    /// The bytes are no longer there: nothing can be read again.
+    gone: bool,
+    /// A newer life of the file has taken over; this one is not written down.
+    superseded: bool,
+    figures: Figures,
+}
+
+impl FileLedger {
+    /// The account of a file that was never seen, read from `start` on.
+    pub fn new(
+        origin: Origin,
+        flow: Arc<Flow>,
+        start: u64,
+        head: Mark,
+        window: Mark,
+    ) -> FileLedger {
+        FileLedger {
+            origin,
+            flow,
+            state: Mutex::new(State {
+                start,
+                position: start,
+                beyond: Ranges::default(),
+                claims: Ranges::default(),
+                read_to: start,
+                size: start,
+                seen: now_seconds(),
+                head,
+                window,
+                windows: VecDeque::new(),
+                gone: false,
+                superseded: false,
+                figures: Figures::default(),
+            }),
+        }
+    }
+
+    /// The account of a file that is known from the checkpoint.
+    pub fn resumed(entry: &Entry, origin: Origin, flow: Arc<Flow>) -> FileLedger {
+        let file = FileLedger::new(origin, flow, entry.position, entry.head, entry.window);
+        let mut state = file.state();
+        for &(from, to) in &entry.beyond {
+            state.start += to - from;
+            state.read_to = state.read_to.max(to);
+            state.size = state.size.max(to);
+            state.beyond.insert(from, to);
+        }
+        drop(state);
+        file
+    }
+
+    /// Which file, and for what.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The flow its chunks belong to.
+    pub fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- the tailer's side -------------------------------------------------
+
+    /// The first stretch at or after `from` that nobody has claimed or settled.
+    pub fn gap(&self, from: u64) -> Gap {
+        let state = self.state();
+        let mut at = from.max(state.position);
+        while let Some((_, to)) = state
+            .beyond
+            .holding(at)
+            .or_else(|| state.claims.holding(at))
+        {
+            at = to;
+        }
+        let ends = [state.beyond.next_start(at), state.claims.next_start(at)];
+        Gap {
+            from: at,
+            to: ends.into_iter().flatten().min(),
+        }
+    }
+
+    /// Everything before it is settled.
+    pub fn position(&self) -> u64 {
+        self.state().position
+    }
+
+    /// Notes the file's size, and that the file was seen.
+    pub fn saw(&self, size: u64) {
+        let mut state = self.state();
+        state.size = state.size.max(size);
+        state.seen = now_seconds();
+    }
+
+    /// The fingerprint of the file's first bytes has grown.
+    pub fn set_head(&self, head: Mark) {
+        self.state().head = head;
+    }
+
+    /// The fingerprint of the file's first bytes.
+    pub fn head(&self) -> Mark {
+        self.state().head
+    }
+
+    /// Claims a range that is about to be offered. `lines` are its records,
+    /// `fresh` those in the part that was never read before.
+    pub fn claim(&self, from: u64, to: u64, fresh: u64, window: Mark) -> Ticket {
+        let mut state = self.state();
+        let figures = &state.figures;
+        let read = (state.read_to, figures.read_bytes, figures.read_lines);
+        state.claims.insert(from, to);
+        state.size = state.size.max(to);
+        if to > state.read_to {
+            state.figures.read_bytes += to - state.read_to.max(from);
+            state.figures.read_lines += fresh;
+            state.read_to = to;
+        }
+        state.windows.push_back(window);
+        Ticket { from, to, read }
+    }
+
+    /// How far the file was ever read.
+    pub fn read_to(&self) -> u64 {
+        self.state().read_to
+    }
+
+    /// Takes back the newest claim, which nobody else has seen.
+    pub fn unclaim(&self, ticket: &Ticket) {
+        let mut state = self.state();
+        let found = state.claims.carve(ticket.from, ticket.to);
+        debug_assert!(found);
+        state.windows.pop_back();
+        (
+            state.read_to,
+            state.figures.read_bytes,
+            state.figures.read_lines,
+        ) = ticket.read;
+    }
+
+    /// Gives a claimed range up by choice.
+    pub fn give_up(&self, ticket: &Ticket, lines: u64, reason: DropReason) {
+        let (from, to) = (ticket.from, ticket.to);
+        let mut state = self.state();
+        state.settle_claim(from, to);
+        state.figures.dropped_bytes += to - from;
+        state.figures.dropped_lines += lines;
+        drop(state);
+        log::debug!(
+            "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
+            shown(&self.origin.path),
+            self.origin.inode,
+            to - from
+        );
+    }
+
+    /// A record was cut at `line_bytes_max`.
+    pub fn count_cut(&self) {
+        self.state().figures.cut_lines += 1;
+    }
+
+    /// The bytes are gone: what is neither claimed nor settled is lost, up to
+    /// the size last seen, and so is what comes back later.
+    pub fn lose_the_rest(&self, reason: LossReason) {
+        let mut at = 0;
+        loop {
+            let gap = self.gap(at);
+            let mut state = self.state();
+            state.gone = true;
+            let to = gap.to.unwrap_or(state.size);
+            if gap.from >= to {
+                if gap.to.is_none() {
+                    return;
+                }
+            } else {
+                state.lose(gap.from, to);
+                drop(state);
+                tell_loss(&self.origin, gap.from, to, reason);
+            }
+            at = to;
+        }
+    }
+
+    /// A newer life of the same inode is open: this one is not written down.
+    pub fn supersede(&self) {
+        self.state().superseded = true;
+    }
+
+    /// True when nothing of the file is claimed or, up to `size`, waiting.
+    pub fn is_settled(&self, size: u64) -> bool {
+        let state = self.state();
+        state.claims.is_empty() && (state.gone || state.position >= size)
+    }
+
+    // ---- the producer's side -----------------------------------------------
+
+    /// A claimed range comes back, to be read again.
+    pub fn give_back(&self, from: u64, to: u64) {
+        let mut state = self.state();
+        let found = state.claims.carve(from, to);
+        debug_assert!(found, "{from}..{to} was not claimed");
+        state.windows.retain(|window| window.end <= from);
+        let gone = state.gone;
+        if gone {
+            state.lose(from, to);
+        }
+        drop(state);
+        self.flow.next_epoch();
+        if gone {
+            tell_loss(&self.origin, from, to, LossReason::Truncated);
+        }
+    }
+
+    fn ack(&self, from: u64, to: u64, lines: u64) {
+        let mut state = self.state();
+        state.settle_claim(from, to);
+        state.figures.acked_bytes += to - from;
+        state.figures.acked_lines += lines;
+    }
+
+    fn bury(&self, from: u64, to: u64, lines: u64) {
+        let mut state = self.state();
+        state.settle_claim(from, to);
+        state.figures.dead_bytes += to - from;
+        state.figures.dead_lines += lines;
+    }
+
+    // ---- for everybody -----------------------------------------------------
+
+    /// The file's sums.
+    pub fn figures(&self) -> Figures {
+        let state = self.state();
+        state.check();
+        Figures {
+            known_bytes: state.known_bytes(),
+            under_way_bytes: state.under_way_bytes(),
+            ..state.figures
+        }
+    }
+
+    /// What the checkpoint keeps of it.
+    pub fn entry(&self) -> Entry {
+        self.state().entry(&self.origin)
+    }
+
+    /// What the checkpoint keeps, unless a newer life has taken over.
+    pub fn durable_entry(&self) -> Option<Entry> {
+        let state = self.state();
+        (!state.superseded).then(|| state.entry(&self.origin))
+    }
+}
+
+impl State {
+    fn settle_claim(&mut self, from: u64, to: u64) {
+        let found = self.claims.carve(from, to);
+        debug_assert!(found, "{from}..{to} was not claimed");
+        self.settle(from, to);
+    }
+
+    fn lose(&mut self, from: u64, to: u64) {
+        self.settle(from, to);
+        self.figures.lost_bytes += to - from;
+    }
+
+    fn settle(&mut self, from: u64, to: u64) {
+        self.beyond.insert(from, to);
+        while let Some(to) = self.beyond.take_at(self.position) {
+            self.position = to;
+        }
+        while let Some(window) = self.windows.front()
+            && window.end <= self.position
+        {
+            self.window = *window;
+            self.windows.pop_front();
+        }
+    }
+
+    fn known_bytes(&self) -> u64 {
+        self.size.max(self.start) - self.start
+    }
+
+    fn under_way_bytes(&self) -> u64 {
+        let read = |at: u64| at.min(self.read_to);
+        let settled: u64 = self.beyond.iter().map(|(a, b)| read(b) - read(a)).sum();
+        self.read_to.saturating_sub(self.position) - settled
+    }
+
+    /// DESIGN: known = acked + waiting + dropped + lost, at every moment.
+    fn check(&self) {
+        let figures = &self.figures;
+        let settled =
+            figures.acked_bytes + figures.dropped_bytes + figures.dead_bytes + figures.lost_bytes;
+        debug_assert_eq!(
+            self.position + self.beyond.bytes(),
+            self.start + settled,
+            "{self:?}"
+        );
+        debug_assert!(
+            settled + self.claims.bytes() <= self.known_bytes(),
+            "{self:?}"
+        );
+    }
+
+    fn entry(&self, origin: &Origin) -> Entry {
+        Entry {
+            origin: origin.clone(),
+            head: self.head,
+            position: self.position,
+            beyond: self.beyond.iter().collect(),
+            window: self.window,
+            size: self.size,
+            seen: self.seen,
+        }
+    }
+}
+
+impl Claim {
+    pub(crate) fn new(file: Arc<FileLedger>, from: u64, to: u64, lines: u64) -> Claim {
+        Claim {
+            file,
+            from,
+            to,
+            lines,
+            settled: false,
+        }
+    }
+
+    /// Kafka has the lines.
+    pub fn ack(mut self) {
+        self.settled = true;
+        self.file.ack(self.from, self.to, self.lines);
+    }
+
+    /// The lines are in the dead-letter file.
+    pub fn bury(mut self) {
+        self.settled = true;
+        self.file.bury(self.from, self.to, self.lines);
+    }
+
+    /// The lines' file.
+    pub fn file(&self) -> &Arc<FileLedger> {
+        &self.file
+    }
+
+    /// The lines' byte range.
+    pub fn range(&self) -> (u64, u64) {
+        (self.from, self.to)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.file.give_back(self.from, self.to);
+        }
+    }
+}
+
+/// The one message for bytes that cannot be shipped any more.
+pub(crate) fn tell_loss(origin: &Origin, from: u64, to: u64, reason: LossReason) {
+    log::error!(
+        "lost path={} inode={} from={from} to={to} bytes={} reason={reason}",
+        shown(&origin.path),
+        origin.inode,
+        to - from
+    );
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LossReason::Truncated => "truncated",
+            LossReason::Gone => "gone",
+        })
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::NulHole => "nul_hole",
+        })
+    }
+}
+
+impl Figures {
+    /// Bytes that are neither acknowledged nor dropped, dead or lost.
+    pub fn waiting_bytes(&self) -> u64 {
+        let settled = self.acked_bytes + self.dropped_bytes + self.dead_bytes + self.lost_bytes;
+        self.known_bytes.saturating_sub(settled)
+    }
+}
+
+impl std::ops::Add for Figures {
+    type Output = Figures;
+
+    fn add(self, other: Figures) -> Figures {
+        Figures {
+            known_bytes: self.known_bytes + other.known_bytes,
+            read_bytes: self.read_bytes + other.read_bytes,
+            read_lines: self.read_lines + other.read_lines,
+            acked_bytes: self.acked_bytes + other.acked_bytes,
+            acked_lines: self.acked_lines + other.acked_lines,
+            dropped_bytes: self.dropped_bytes + other.dropped_bytes,
+            dropped_lines: self.dropped_lines + other.dropped_lines,
+            dead_bytes: self.dead_bytes + other.dead_bytes,
+            dead_lines: self.dead_lines + other.dead_lines,
+            lost_bytes: self.lost_bytes + other.lost_bytes,
+            under_way_bytes: self.under_way_bytes + other.under_way_bytes,
+            cut_lines: self.cut_lines + other.cut_lines,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Figures {
+    fn add_assign(&mut self, other: Figures) {
+        *self = *self + other;
+    }
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,396 @@
+//! The producer thread: takes chunks from its queue, batches them, and brings
+//! the acknowledgements home.
+//!
+//! It holds no line that the ledger does not know to be on its way. How batches
+//! reach a broker is `crate::kafka`'s business; which lines go into them, and
+//! when, is decided here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never, select};
+
+use crate::kafka::{self, BatchBuilder, Event, Notice, Outcome, Producer, TopicId};
+use crate::queue::Chunk;
+use crate::text::shown;
+use crate::thread::Stop;
+
+use super::lane::{Encoder, Lane, Receipt};
+use super::{DeadLetters, Notices, Options, Partitioning};
+
+/// A destination that takes nothing for so long keeps no room in the queue.
+const STALL_AFTER: Duration = Duration::from_secs(1);
+/// Longest sleep: bounds how late a stalled lane notices that it can go on.
+const WAKE_EVERY: Duration = Duration::from_millis(250);
+/// Pause of a lane whose dead letters cannot be written.
+const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(5);
+
+/// Which lane a chunk waits in. `None` for a topic whose partitions do not
+/// matter, or are not known yet.
+type LaneKey = (TopicId, Option<usize>);
+
+/// One producer of the pool.
+pub struct KafkaSender {
+    options: Options,
+    producer: Producer<Receipt>,
+    encoder: Encoder,
+    builder: BatchBuilder,
+    lanes: HashMap<LaneKey, Lane>,
+    /// Topics that take less than a whole batch: what was learned from refusals.
+    batch_limits: HashMap<TopicId, usize>,
+    /// The partition after the last one used, of topics that are spread.
+    spread_next: HashMap<TopicId, usize>,
+    notices: Arc<Notices>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    draining: bool,
+}
+
+impl KafkaSender {
+    /// A producer with these options; without `dead_letters`, records that no
+    /// broker accepts are told and counted, and kept nowhere.
+    pub fn new(
+        options: Options,
+        kafka: kafka::Options,
+        notices: Arc<Notices>,
+        dead_letters: Option<Arc<DeadLetters>>,
+    ) -> KafkaSender {
+        KafkaSender {
+            builder: BatchBuilder::new(options.batch_bytes_max, options.compression),
+            encoder: Encoder::new(options.clone()),
+            producer: Producer::new(kafka),
+            options,
+            lanes: HashMap::new(),
+            batch_limits: HashMap::new(),
+            spread_next: HashMap::new(),
+            notices,
+            dead_letters,
+            draining: false,
+        }
+    }
+
+    /// Runs until the queue is closed and everything in it is settled, or until
+    /// a stop is requested: then what is not settled goes back to the ledger.
+    pub fn run(mut self, mut chunks: Receiver<Chunk>, stop: &Stop) {
+        let events = self.producer.events();
+        while !(self.draining && self.is_done()) {
+            let wake = self.pump(Instant::now());
+            let pause = wake.saturating_duration_since(Instant::now());
+            select! {
+                recv(chunks) -> chunk => match chunk {
+                    Ok(chunk) => self.accept(chunk),
+                    Err(_) => {
+                        self.draining = true;
+                        chunks = never();
+                    }
+                },
+                recv(events) -> event => self.hear(event.ok()),
+                recv(stop.signal()) -> _ => return,
+                default(pause) => {}
+            }
+            // Whatever else is there already belongs to the same round.
+            while let Ok(event) = events.try_recv() {
+                self.hear(Some(event));
+            }
+            while let Ok(chunk) = chunks.try_recv() {
+                self.accept(chunk);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.lanes.values().all(Lane::is_empty) && !self.producer.is_busy()
+    }
+
+    fn hear(&mut self, event: Option<Event>) {
+        if let Some(event) = event {
+            self.producer.handle(event, Instant::now());
+        }
+    }
+
+    fn accept(&mut self, chunk: Chunk) {
+        let now = Instant::now();
+        let topic = self.producer.topic(&chunk.file.origin().topic, now);
+        let key = (topic, self.partition_of(topic, &chunk));
+        self.lanes.entry(key).or_default().push(chunk, now);
+    }
+
+    /// The one partition of a chunk's flow; `None` if any will do, or while the
+    /// topic's partitions are not known.
+    fn partition_of(&self, topic: TopicId, chunk: &Chunk) -> Option<usize> {
+        let count = self.producer.partitions(topic) as u64;
+        (self.options.partitioning == Partitioning::File && count > 0)
+            .then(|| (chunk.file.flow().hash() % count) as usize)
+    }
+
+    /// Sends what is due. Returns when it wants to be called again.
+    fn pump(&mut self, now: Instant) -> Instant {
+        self.producer.poll(now);
+        self.settle(now);
+        self.place(now);
+        let keys: Vec<LaneKey> = self.lanes.keys().copied().collect();
+        let mut wake = now + WAKE_EVERY;
+        for key in keys {
+            if let Some(due) = self.serve(key, now) {
+                wake = wake.min(due);
+            }
+        }
+        self.lanes.retain(|_, lane| !lane.is_idle());
+        let due = self.producer.poll(now);
+        self.settle(now);
+        due.map_or(wake, |due| wake.min(due))
+    }
+
+    /// Moves chunks to their partitions' lanes once these are known.
+    fn place(&mut self, now: Instant) {
+        if self.options.partitioning == Partitioning::Spread {
+            return;
+        }
+        let known = |(topic, partition): &&LaneKey| {
+            partition.is_none() && self.producer.partitions(*topic) > 0
+        };
+        let ready: Vec<LaneKey> = self.lanes.keys().filter(known).copied().collect();
+        for key in ready {
+            let Some(mut lane) = self.lanes.remove(&key) else {
+                continue;
+            };
+            lane.release();
+            for (_, chunk) in lane.take() {
+                let key = (key.0, self.partition_of(key.0, &chunk));
+                self.lanes.entry(key).or_default().push(chunk, now);
+            }
+        }
+    }
+
+    /// Sends batches of a lane while some are due and its partition takes them.
+    /// Returns when the next one is due.
+    fn serve(&mut self, key: LaneKey, now: Instant) -> Option<Instant> {
+        loop {
+            let lane = self.lanes.get_mut(&key)?;
+            lane.purge_front();
+            if lane.paused_until.is_some_and(|until| until > now) {
+                return lane.paused_until;
+            }
+            let limit = self.batch_limits.get(&key.0).copied();
+            let limit = limit.unwrap_or(self.options.batch_bytes_max);
+            let oldest = lane.oldest();
+            let due_at = oldest.map(|oldest| oldest + self.options.linger);
+            let is_due =
+                self.draining || lane.bytes() >= limit || due_at.is_some_and(|at| at <= now);
+            let waits = lane.stalled || (oldest.is_some() && is_due);
+            if !waits {
+                return due_at;
+            }
+            let Some(partition) = self.ready_partition(key, now) else {
+                return self.blocked(key, now);
+            };
+            let lane = self.lanes.get_mut(&key)?;
+            lane.release();
+            if lane.is_empty() {
+                return None;
+            }
+            let receipt = lane.fill(&mut self.encoder, &mut self.builder, limit);
+            if !self.builder.is_empty() {
+                self.producer
+                    .submit(key.0, partition, &mut self.builder, receipt);
+                self.producer.poll(now);
+            }
+        }
+    }
+
+    fn ready_partition(&mut self, (topic, partition): LaneKey, now: Instant) -> Option<usize> {
+        if let Some(partition) = partition {
+            return self
+                .producer
+                .ready(topic, partition, now)
+                .then_some(partition);
+        }
+        let count = self.producer.partitions_now(topic);
+        let next = self.spread_next.entry(topic).or_default();
+        let from = std::mem::take(next);
+        let ready = (0..count)
+            .map(|step| (from + step) % count)
+            .find(|&partition| self.producer.ready(topic, partition, now));
+        self.spread_next
+            .insert(topic, ready.map_or(from, |partition| partition + 1));
+        ready
+    }
+
+    /// Something is due and cannot go out: after a while, it gives its room up.
+    fn blocked(&mut self, key: LaneKey, now: Instant) -> Option<Instant> {
+        let draining = self.draining;
+        let lane = self.lanes.get_mut(&key)?;
+        let since = *lane.blocked_since.get_or_insert(now);
+        if !lane.stalled && !draining && now >= since + STALL_AFTER {
+            lane.stall();
+        }
+        (!lane.stalled)
+            .then_some(since + STALL_AFTER)
+            .filter(|&at| at > now)
+    }
+
+    // ---- what became of batches ---------------------------------------------
+
+    fn settle(&mut self, now: Instant) {
+        while let Some(outcome) = self.producer.next_outcome() {
+            match outcome {
+                Outcome::Acked { topic, receipt } => {
+                    for claim in receipt.claims {
+                        claim.ack();
+                    }
+                    self.acknowledged(topic);
+                }
+                Outcome::Returned {
+                    topic,
+                    receipts,
+                    too_large,
+                } => {
+                    if let Some(bytes) = too_large {
+                        self.lower_limit(topic, bytes);
+                    }
+                    // Dropped, their claims go back to the ledger.
+                    drop(receipts);
+                    self.purge();
+                }
+                Outcome::Refused {
+                    topic,
+                    receipt,
+                    code,
+                } => self.refused(topic, receipt, code, now),
+            }
+        }
+        while let Some(notice) = self.producer.next_notice() {
+            tell(&self.notices, &notice);
+        }
+    }
+
+    fn acknowledged(&mut self, topic: TopicId) {
+        let name = self.producer.topic_name(topic);
+        if self.notices.is_over(&format!("retry {name}")) {
+            log::info!("produce works again topic={name}");
+        }
+    }
+
+    /// What came back is read again: so must be what was read after it.
+    fn purge(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.purge();
+        }
+    }
+
+    /// A batch was more than the topic takes; the next ones are half of it.
+    fn lower_limit(&mut self, topic: TopicId, bytes: usize) {
+        let limit = self.batch_limits.entry(topic).or_insert(bytes);
+        *limit = (bytes.min(*limit) / 2).max(1);
+        log::info!(
+            "the broker takes smaller batches only topic={} batch_bytes={limit}",
+            self.producer.topic_name(topic)
+        );
+    }
+
+    /// A record that will never be accepted: to the dead letters, and on.
+    fn refused(&mut self, topic: TopicId, receipt: Receipt, code: kafka::ErrorCode, now: Instant) {
+        let value = receipt.single.unwrap_or_default();
+        for claim in receipt.claims {
+            let origin = claim.file().origin();
+            let (from, to) = claim.range();
+            let (topic_name, path, inode) = (&origin.topic, shown(&origin.path), origin.inode);
+            let Some(letters) = &self.dead_letters else {
+                log::error!(
+                    "refused for ever, and not kept because there is no state directory topic={topic_name} path={path} inode={inode} from={from} to={to} error={code}"
+                );
+                claim.bury();
+                continue;
+            };
+            match letters.write(&claim, &value, code.0, code.name()) {
+                Ok(()) => {
+                    log::error!(
+                        "refused for ever, now in the dead letters topic={topic_name} path={path} inode={inode} from={from} to={to} error={code} dead_letters={}",
+                        shown(letters.path())
+                    );
+                    claim.bury();
+                }
+                Err(error) => {
+                    if self.notices.is_news("dead letters", &error.to_string()) {
+                        log::error!(
+                            "cannot write the dead letters: the file waits path={path} dead_letters={} error={error}",
+                            shown(letters.path())
+                        );
+                    }
+                    let flow = Arc::clone(claim.file().flow());
+                    let count = self.producer.partitions(topic).max(1) as u64;
+                    let partition = (self.options.partitioning == Partitioning::File)
+                        .then(|| (flow.hash() % count) as usize);
+                    let lane = self.lanes.entry((topic, partition)).or_default();
+                    lane.hold_flow(&flow);
+                    lane.stall();
+                    lane.paused_until = Some(now + DEAD_LETTER_PAUSE);
+                }
+            }
+        }
+        self.purge();
+    }
+}
+
+fn tell(notices: &Notices, notice: &Notice) {
+    match notice {
+        Notice::Unreachable(error) => {
+            let about = format!("broker {}", error.address);
+            if notices.is_news(&about, &error.to_string()) {
+                log::warn!(
+                    "cannot reach broker {}: {}: {} (trying again; {})",
+                    error.address,
+                    error.stage,
+                    error.cause,
+                    error.hint()
+                );
+            }
+        }
+        Notice::Reached(address) => {
+            let over = notices.is_over(&format!("broker {address}"));
+            if over {
+                log::info!("connected again broker={address}");
+            }
+        }
+        Notice::TopicWaits(topic, code) => {
+            if notices.is_news(&format!("topic {topic}"), &code.to_string()) {
+                log::warn!(
+                    "topic '{topic}' does not take lines: {code} (they wait in their files; {})",
+                    topic_hint(*code)
+                );
+            }
+        }
+        Notice::TopicReady(topic) => {
+            if notices.is_over(&format!("topic {topic}")) {
+                log::info!("topic takes lines again topic={topic}");
+            }
+        }
+        Notice::NoProducerId(code) => {
+            if notices.is_news("producer id", &code.to_string()) {
+                log::warn!(
+                    "the brokers give out no producer id: {code} (trying again; the principal needs IdempotentWrite on the cluster)"
+                );
+            }
+        }
+        Notice::Retried {
+            topic,
+            partition,
+            code,
+        } => {
+            if notices.is_news(&format!("retry {topic}"), &code.to_string()) {
+                log::warn!(
+                    "produce failed, trying again topic={topic} partition={partition} error={code}"
+                );
+            }
+        }
+    }
+}
+
+fn topic_hint(code: kafka::ErrorCode) -> &'static str {
+    match code.0 {
+        3 => "create the topic, or allow auto.create.topics.enable on the brokers",
+        29 => "grant the principal Write and Describe on the topic",
+        17 => "the brokers refuse the name",
+        _ => "see the brokers' logs",
+    }
+}

@@ -1,0 +1,265 @@
+//! Chunks that wait for the same destination, and how they fill a batch.
+//!
+//! A lane keeps the order in which chunks came. It does not know when a batch
+//! may go out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use memchr::memchr;
+
+use crate::kafka::BatchBuilder;
+use crate::ledger::{Claim, Flow};
+use crate::queue::Chunk;
+
+use super::Options;
+use super::format::{Format, JsonWriter, Line};
+
+/// Chunks for one partition, or for one topic whose partitions do not matter or
+/// are not known yet.
+#[derive(Debug, Default)]
+pub struct Lane {
+    chunks: VecDeque<(Instant, Chunk)>,
+    bytes: usize,
+    /// Flows whose tailers were told to hold still.
+    held: Vec<Arc<Flow>>,
+    /// Since when nothing could be sent although something was due.
+    pub blocked_since: Option<Instant>,
+    /// It was blocked for so long that it keeps nothing any more.
+    pub stalled: bool,
+    /// It keeps nothing until then, whatever the brokers say.
+    pub paused_until: Option<Instant>,
+}
+
+/// What one batch is made of; goes with it and comes back.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The lines' ranges, in order.
+    pub claims: Vec<Claim>,
+    /// The value, when the batch is a single record: what is needed to write it
+    /// to the dead letters.
+    pub single: Option<Box<[u8]>>,
+}
+
+/// Turns lines into records; what it remembers is only to do it faster.
+#[derive(Debug)]
+pub struct Encoder {
+    options: Options,
+    json: JsonWriter,
+    key: Option<(Arc<Flow>, Vec<u8>)>,
+    /// The first value of the batch; see [`Receipt::single`].
+    first_value: Vec<u8>,
+}
+
+impl Lane {
+    /// Adds a chunk; while stalled, it is given back and its tailer held.
+    pub fn push(&mut self, chunk: Chunk, now: Instant) {
+        if chunk.is_stale() {
+            return;
+        }
+        if self.stalled {
+            self.hold(&chunk);
+            return;
+        }
+        self.bytes += chunk.bytes().len();
+        self.chunks.push_back((now, chunk));
+    }
+
+    /// Bytes of lines that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest chunk came.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.chunks.front().map(|(at, _)| *at)
+    }
+
+    /// True when nothing waits and nobody is held.
+    pub fn is_idle(&self) -> bool {
+        self.chunks.is_empty() && self.held.is_empty()
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Lets go of the oldest chunks if their tailers read them again.
+    pub fn purge_front(&mut self) {
+        if self
+            .chunks
+            .front()
+            .is_some_and(|(_, chunk)| chunk.is_stale())
+        {
+            self.purge();
+        }
+    }
+
+    /// Lets go of chunks whose tailers read them again.
+    pub fn purge(&mut self) {
+        self.chunks.retain(|(_, chunk)| !chunk.is_stale());
+        self.bytes = self
+            .chunks
+            .iter()
+            .map(|(_, chunk)| chunk.bytes().len())
+            .sum();
+    }
+
+    /// Gives everything back and tells the tailers to hold still: the file is
+    /// the buffer, and the queue's room is for those who can use it.
+    pub fn stall(&mut self) {
+        self.stalled = true;
+        for (_, chunk) in std::mem::take(&mut self.chunks) {
+            self.hold(&chunk);
+        }
+        self.bytes = 0;
+    }
+
+    /// Lets the tailers go on.
+    pub fn release(&mut self) {
+        self.stalled = false;
+        self.blocked_since = None;
+        self.paused_until = None;
+        for flow in self.held.drain(..) {
+            flow.hold(false);
+        }
+    }
+
+    /// Takes all chunks out, to be placed anew.
+    pub fn take(&mut self) -> impl Iterator<Item = (Instant, Chunk)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.chunks).into_iter()
+    }
+
+    fn hold(&mut self, chunk: &Chunk) {
+        self.hold_flow(chunk.file.flow());
+    }
+
+    /// Tells a tailer to hold still until the lane is released.
+    pub fn hold_flow(&mut self, flow: &Arc<Flow>) {
+        flow.hold(true);
+        if !self.held.iter().any(|held| Arc::ptr_eq(held, flow)) {
+            self.held.push(Arc::clone(flow));
+        }
+    }
+
+    /// Fills the builder with the oldest lines, up to `bytes_max`, and takes
+    /// them out of the lane.
+    pub fn fill(
+        &mut self,
+        encoder: &mut Encoder,
+        builder: &mut BatchBuilder,
+        bytes_max: usize,
+    ) -> Receipt {
+        let mut claims = Vec::new();
+        while let Some((_, chunk)) = self.chunks.front_mut() {
+            if !chunk.is_stale() {
+                let (to, lines) = encoder.encode(chunk, builder, bytes_max);
+                if lines > 0 {
+                    claims.push(chunk.hand_over(to, lines));
+                }
+                if to < chunk.to {
+                    break;
+                }
+            }
+            self.bytes = self.bytes.saturating_sub(chunk.bytes().len());
+            self.chunks.pop_front();
+        }
+        let single = (builder.records() == 1).then(|| encoder.first_value.as_slice().into());
+        Receipt { claims, single }
+    }
+}
+
+impl Encoder {
+    /// An encoder for lines that are sent like this.
+    pub fn new(options: Options) -> Encoder {
+        Encoder {
+            json: JsonWriter::new(Arc::clone(&options.host)),
+            options,
+            key: None,
+            first_value: Vec::new(),
+        }
+    }
+
+    /// Encodes the lines of a chunk that were not handed over yet, until the
+    /// batch is full. Returns where it stopped and how many lines it took.
+    ///
+    /// This is the hot path: each line's bytes are copied once, into the batch.
+    fn encode(
+        &mut self,
+        chunk: &Chunk,
+        builder: &mut BatchBuilder,
+        bytes_max: usize,
+    ) -> (u64, u64) {
+        let bytes = chunk.bytes();
+        let mut at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
+        let mut lines = 0;
+        self.render_key(chunk);
+        let key = self.key.as_ref().map(|(_, key)| key.as_slice());
+        while at < bytes.len() {
+            let end = memchr(b'\n', &bytes[at..]).map(|len| at + len);
+            let line = cut_line(chunk, &self.options, at, end);
+            let value = match self.options.format {
+                Format::Raw => line.bytes,
+                Format::Json => self.json.write(chunk.file.origin(), chunk.read_at_ms, line),
+            };
+            if builder.is_empty() {
+                self.first_value.clear();
+                self.first_value.extend_from_slice(value);
+            }
+            let full = !builder.is_empty() && builder.bytes() + value.len() > bytes_max;
+            if full || !builder.push(chunk.read_at_ms, key, value) {
+                return (chunk.from + at as u64, lines);
+            }
+            if line.cut {
+                chunk.file.count_cut();
+            }
+            lines += 1;
+            at = end.map_or(bytes.len(), |end| end + 1);
+        }
+        (chunk.to, lines)
+    }
+
+    fn render_key(&mut self, chunk: &Chunk) {
+        let Some(template) = &self.options.key else {
+            return;
+        };
+        let flow = chunk.file.flow();
+        if self
+            .key
+            .as_ref()
+            .is_none_or(|(known, _)| !Arc::ptr_eq(known, flow))
+        {
+            let key = template.render(&chunk.file.origin().path, &self.options.host);
+            self.key = Some((Arc::clone(flow), key));
+        }
+    }
+}
+
+/// The line at index `at`, without its end: `\n`, and one `\r` before it.
+pub fn cut_line<'a>(
+    chunk: &'a Chunk,
+    options: &Options,
+    at: usize,
+    end: Option<usize>,
+) -> Line<'a> {
+    let bytes = chunk.bytes();
+    let mut line = match end {
+        Some(end) => bytes[at..end]
+            .strip_suffix(b"\r")
+            .unwrap_or(&bytes[at..end]),
+        None => &bytes[at..],
+    };
+    let mut cut = chunk.cut;
+    if line.len() > options.line_bytes_max {
+        line = &line[..options.line_bytes_max];
+        cut = true;
+    }
+    Line {
+        bytes: line,
+        offset: chunk.from + at as u64,
+        cut,
+    }
+}

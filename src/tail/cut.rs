@@ -1,0 +1,290 @@
+//! Reads a block and cuts it at its last line end.
+//!
+//! It finds where lines end and nothing else: `\r`, empty lines and formats are
+//! the producer's. Memory is bounded by the block and the longest line that is
+//! shipped, however long a line in the file is.
+
+use std::io;
+
+use memchr::{memchr, memchr_iter, memrchr};
+
+use super::input::Input;
+use crate::queue::Queue;
+
+/// Bytes read at once: small enough for a CPU's second-level cache, large
+/// enough that system calls do not count.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// Where reading stands in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Start of the next line.
+    pub offset: u64,
+    /// No line ends between `offset` and here.
+    pub scanned: u64,
+}
+
+/// How far a call may go.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Byte after the last one that may be read.
+    pub end: u64,
+    /// A line that ends at `end` without a line end is complete.
+    pub complete: bool,
+    /// Bytes of a line that are shipped at most.
+    pub line_bytes_max: usize,
+}
+
+/// What a read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Complete lines from the cursor's offset on.
+    Lines(Lines),
+    /// Part of a long line; go on reading.
+    Partial,
+    /// No complete line yet.
+    Nothing,
+}
+
+/// Complete lines, or the beginning of a line that is too long.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lines {
+    /// The lines are its first `len` bytes.
+    pub buffer: Vec<u8>,
+    /// Bytes of lines.
+    pub len: usize,
+    /// Byte after the last line in the file.
+    pub to: u64,
+    /// Records.
+    pub lines: u64,
+    /// A single line of which only the beginning is in the buffer.
+    pub cut: bool,
+}
+
+impl Cursor {
+    /// At the start of a line.
+    pub fn at(offset: u64) -> Cursor {
+        Cursor {
+            offset,
+            scanned: offset,
+        }
+    }
+}
+
+/// Reads the next lines at the cursor. The cursor's offset is left alone: it is
+/// moved by whoever knows that the lines were taken.
+pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -> io::Result<Cut> {
+    if cursor.scanned > cursor.offset {
+        return scan_on(input, cursor, bounds, queue);
+    }
+    let want = bounds
+        .end
+        .saturating_sub(cursor.offset)
+        .min(BLOCK_BYTES as u64) as usize;
+    if want == 0 {
+        return Ok(Cut::Nothing);
+    }
+    let mut buffer = queue.buffer(want);
+    let read = input.read_at(&mut buffer[..want], cursor.offset)?;
+    let at_end = cursor.offset + read as u64 >= bounds.end;
+    let len = match memrchr(b'\n', &buffer[..read]) {
+        Some(last) => last + 1,
+        None if at_end && bounds.complete && read > 0 => read,
+        None => {
+            queue.recycle(buffer);
+            cursor.scanned = cursor.offset + read as u64;
+            return Ok(if at_end || read == 0 {
+                Cut::Nothing
+            } else {
+                Cut::Partial
+            });
+        }
+    };
+    Ok(Cut::Lines(Lines {
+        lines: count_lines(&buffer[..len]),
+        to: cursor.offset + len as u64,
+        buffer,
+        len,
+        cut: false,
+    }))
+}
+
+/// Looks for the end of a line whose beginning was seen before.
+fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -> io::Result<Cut> {
+    let want = bounds
+        .end
+        .saturating_sub(cursor.scanned)
+        .min(BLOCK_BYTES as u64) as usize;
+    let mut block = queue.buffer(want);
+    let read = input.read_at(&mut block[..want], cursor.scanned)?;
+    let found = memchr(b'\n', &block[..read]);
+    queue.recycle(block);
+    if let Some(at) = found {
+        return line(input, cursor, cursor.scanned + at as u64 + 1, bounds);
+    }
+    cursor.scanned += read as u64;
+    let shipped_to = cursor.offset + bounds.line_bytes_max as u64;
+    if cursor.scanned > shipped_to {
+        input.forget(shipped_to, cursor.scanned);
+    }
+    if cursor.scanned < bounds.end && read > 0 {
+        return Ok(Cut::Partial);
+    }
+    if bounds.complete && cursor.scanned >= bounds.end {
+        return line(input, cursor, bounds.end, bounds);
+    }
+    Ok(Cut::Nothing)
+}
+
+/// The one line from the cursor to `to`, or as much of it as is shipped.
+fn line(input: &Input, cursor: &Cursor, to: u64, bounds: Bounds) -> io::Result<Cut> {
+    const LINE_END_BYTES: u64 = 2;
+    let whole = to - cursor.offset;
+    let max = bounds.line_bytes_max as u64;
+    let cut = whole > max + LINE_END_BYTES;
+    let want = if cut { max } else { whole } as usize;
+    let mut buffer = vec![0; want];
+    let len = input.read_at(&mut buffer, cursor.offset)?;
+    if len < want {
+        return Ok(Cut::Nothing); // it became shorter; the next look will tell
+    }
+    Ok(Cut::Lines(Lines {
+        buffer,
+        len,
+        to,
+        lines: 1,
+        cut,
+    }))
+}
+
+/// Records in whole lines, the last of which may lack its line end.
+pub fn count_lines(bytes: &[u8]) -> u64 {
+    let ends = memchr_iter(b'\n', bytes).count() as u64;
+    ends + u64::from(bytes.last().is_some_and(|&last| last != b'\n'))
+}
+
+/// The start of the last, unfinished line of a file of `size` bytes; `size` if
+/// it ends with a line end.
+pub fn last_line_start(input: &Input, size: u64) -> io::Result<u64> {
+    let mut block = vec![0; BLOCK_BYTES.min(size as usize)];
+    let mut end = size;
+    while end > 0 {
+        let want = (BLOCK_BYTES as u64).min(end) as usize;
+        let from = end - want as u64;
+        let read = input.read_at(&mut block[..want], from)?;
+        if let Some(at) = memrchr(b'\n', &block[..read]) {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::queue::queue;
+
+    fn input(bytes: &[u8]) -> Input {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Input::File(Arc::new(file))
+    }
+
+    fn bounds(end: usize, complete: bool) -> Bounds {
+        Bounds {
+            end: end as u64,
+            complete,
+            line_bytes_max: 1 << 20,
+        }
+    }
+
+    /// All lines that come out, with the byte ranges they were cut into.
+    fn read_all(bytes: &[u8], bounds: Bounds) -> (Vec<u8>, u64) {
+        let input = input(bytes);
+        let (queue, _receivers) = queue(1, 1 << 20);
+        let mut cursor = Cursor::at(0);
+        let mut out = Vec::new();
+        loop {
+            match next(&input, &mut cursor, bounds, &queue).unwrap() {
+                Cut::Lines(lines) => {
+                    out.extend_from_slice(&lines.buffer[..lines.len]);
+                    cursor = Cursor::at(lines.to);
+                }
+                Cut::Partial => {}
+                Cut::Nothing => return (out, cursor.offset),
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_ends_at_its_last_line_end() {
+        let (out, offset) = read_all(b"a\n\nb\npart", bounds(9, false));
+        assert_eq!((out.as_slice(), offset), (&b"a\n\nb\n"[..], 5));
+        let (out, offset) = read_all(b"a\n\nb\npart", bounds(9, true));
+        assert_eq!((out.as_slice(), offset), (&b"a\n\nb\npart"[..], 9));
+    }
+
+    #[test]
+    fn lines_around_the_block_size_come_out_whole() {
+        for len in [
+            BLOCK_BYTES - 1,
+            BLOCK_BYTES,
+            BLOCK_BYTES + 1,
+            3 * BLOCK_BYTES,
+        ] {
+            let mut bytes = vec![b'x'; len];
+            bytes.push(b'\n');
+            bytes.extend_from_slice(b"next\n");
+            let end = bytes.len();
+            let (out, offset) = read_all(&bytes, bounds(end, false));
+            assert_eq!((out == bytes, offset), (true, end as u64), "{len}");
+        }
+    }
+
+    #[test]
+    fn of_a_line_over_the_limit_only_the_beginning_is_read() {
+        let mut bytes = vec![b'x'; 3 * BLOCK_BYTES];
+        bytes.extend_from_slice(b"\nnext\n");
+        let limit = Bounds {
+            line_bytes_max: BLOCK_BYTES + 5,
+            ..bounds(bytes.len(), false)
+        };
+        let (out, offset) = read_all(&bytes, limit);
+        assert_eq!(offset, bytes.len() as u64);
+        assert_eq!(out.len(), BLOCK_BYTES + 5 + b"next\n".len());
+    }
+
+    #[test]
+    fn a_line_that_grows_is_not_read_again_from_its_start() {
+        let input = input(b"abcdef\n");
+        let (queue, _receivers) = queue(1, 1 << 20);
+        let mut cursor = Cursor::at(0);
+        assert_eq!(
+            next(&input, &mut cursor, bounds(3, false), &queue).unwrap(),
+            Cut::Nothing
+        );
+        assert_eq!(
+            cursor,
+            Cursor {
+                offset: 0,
+                scanned: 3
+            }
+        );
+        match next(&input, &mut cursor, bounds(7, false), &queue).unwrap() {
+            Cut::Lines(lines) => assert_eq!(&lines.buffer[..lines.len], b"abcdef\n"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_the_start_of_its_unfinished_line() {
+        for (bytes, start) in [(&b""[..], 0), (b"a\n", 2), (b"a\nbc", 2), (b"abc", 0)] {
+            let size = bytes.len() as u64;
+            assert_eq!(last_line_start(&input(bytes), size).unwrap(), start);
+        }
+    }
+}

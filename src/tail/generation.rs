@@ -1,0 +1,296 @@
+//! One life of one file: from its first byte to its truncation or removal.
+//!
+//! It reads, claims and offers; it notices that the file was truncated or
+//! rewritten. Which files there are, and in which order they are read, is the
+//! tailer's.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::ledger::{DropReason, FileLedger, LossReason, Mark};
+use crate::queue::{Chunk, Queue, Refused};
+
+use super::cut::{self, Bounds, Cursor, Cut, Lines};
+use super::identity;
+use super::input::{Input, Look};
+use super::registry::InodeClaim;
+use super::{Options, WhenFull};
+
+/// A file that is being read.
+#[derive(Debug)]
+pub struct Generation {
+    input: Input,
+    /// `None` for standard input.
+    claim: Option<Arc<InodeClaim>>,
+    ledger: Arc<FileLedger>,
+    cursor: Cursor,
+    /// Fingerprint of the bytes before the cursor.
+    window: Mark,
+    last: Look,
+    epoch: u32,
+    /// NUL bytes at the head are what a writer without O_APPEND left of a
+    /// truncated file.
+    skip_nuls: bool,
+    /// Since when everything there is has been read.
+    at_end_since: Option<Instant>,
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub enum Step {
+    /// Something was read: go on at once.
+    Busy,
+    /// There is more to read, but no room for it.
+    Full,
+    /// Nothing new.
+    Idle,
+    /// The file was truncated or rewritten: this life is over.
+    Truncated,
+    /// The producers are gone.
+    Closed,
+}
+
+impl Generation {
+    /// Starts to read where the ledger's position is.
+    pub fn new(
+        input: Input,
+        claim: Option<Arc<InodeClaim>>,
+        ledger: Arc<FileLedger>,
+        skip_nuls: bool,
+    ) -> io::Result<Generation> {
+        let position = ledger.position();
+        let last = input.look()?;
+        ledger.saw(last.size);
+        Ok(Generation {
+            window: identity::window(&input, position)?,
+            cursor: Cursor::at(position),
+            epoch: ledger.flow().epoch(),
+            input,
+            claim,
+            ledger,
+            last,
+            skip_nuls,
+            at_end_since: None,
+        })
+    }
+
+    /// The file's account.
+    pub fn ledger(&self) -> &Arc<FileLedger> {
+        &self.ledger
+    }
+
+    /// True for the file that this claim is for.
+    pub fn has(&self, device: u64, inode: u64) -> bool {
+        let origin = self.ledger.origin();
+        (origin.device, origin.inode) == (device, inode)
+    }
+
+    /// True for standard input, which has no path and no end until its writer
+    /// says so.
+    pub fn is_stdin(&self) -> bool {
+        matches!(self.input, Input::Stdin(_))
+    }
+
+    /// What the last look at the file told.
+    pub fn last_look(&self) -> Look {
+        self.last
+    }
+
+    /// Since when everything there is has been read.
+    pub fn at_end_since(&self) -> Option<Instant> {
+        self.at_end_since
+    }
+
+    /// True when everything there is has been settled.
+    pub fn is_settled(&self) -> bool {
+        self.at_end_since.is_some()
+            && self.cursor.offset >= self.last.size
+            && self.ledger.is_settled(self.last.size)
+    }
+
+    /// The file goes on as a new life after a truncation: what was not read is
+    /// lost, and reading begins again at 0.
+    pub fn next_life(self, ledger: Arc<FileLedger>) -> io::Result<(Generation, Arc<FileLedger>)> {
+        self.ledger.lose_the_rest(LossReason::Truncated);
+        self.ledger.supersede();
+        let next = Generation::new(self.input, self.claim, ledger, true)?;
+        Ok((next, self.ledger))
+    }
+
+    /// Fingerprint of the head, for the account of the next life.
+    pub fn fresh_head(&self) -> io::Result<Mark> {
+        identity::head(&self.input, self.input.look()?.size)
+    }
+
+    /// Reads and offers the next lines. With `complete`, a last line without
+    /// line end is a line.
+    pub fn step(&mut self, complete: bool, queue: &Queue, options: &Options) -> io::Result<Step> {
+        if !self.catch_up_with_epoch()? {
+            return Ok(Step::Full);
+        }
+        if self.was_rewritten()? {
+            return Ok(Step::Truncated);
+        }
+        self.input.release(self.ledger.position());
+        let gap = self.ledger.gap(self.cursor.offset);
+        if gap.from != self.cursor.offset {
+            self.move_to(gap.from)?;
+        }
+        let end = gap.to.unwrap_or(self.last.size);
+        let complete = complete || gap.to.is_some() || self.last.ended;
+        if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
+            self.at_end_since.get_or_insert_with(Instant::now);
+            return Ok(Step::Idle);
+        }
+        let blocked = self.ledger.flow().is_held() || !queue.has_room();
+        if blocked && options.when_full == WhenFull::Wait {
+            return Ok(Step::Full);
+        }
+        if self.skip_nuls {
+            return self.skip_nul_hole(end);
+        }
+        let bounds = Bounds {
+            end,
+            complete,
+            line_bytes_max: options.line_bytes_max,
+        };
+        match cut::next(&self.input, &mut self.cursor, bounds, queue)? {
+            Cut::Lines(lines) => self.offer(lines, queue, options),
+            Cut::Partial => Ok(Step::Busy),
+            Cut::Nothing => {
+                self.at_end_since.get_or_insert_with(Instant::now);
+                Ok(Step::Idle)
+            }
+        }
+    }
+
+    /// An unfinished last line that now counts as a line.
+    fn has_tail(&self, end: u64, complete: bool) -> bool {
+        complete && self.cursor.offset < end
+    }
+
+    /// When a range came back, holds still until everything queued behind it has
+    /// come back as well, then goes back to the first gap. See [`Flow`].
+    ///
+    /// [`Flow`]: crate::ledger::Flow
+    fn catch_up_with_epoch(&mut self) -> io::Result<bool> {
+        let flow = self.ledger.flow();
+        let epoch = flow.epoch();
+        if epoch == self.epoch {
+            return Ok(true);
+        }
+        if flow.queued() > 0 {
+            return Ok(false);
+        }
+        self.epoch = epoch;
+        self.at_end_since = None;
+        self.move_to(self.ledger.position())?;
+        Ok(true)
+    }
+
+    fn move_to(&mut self, offset: u64) -> io::Result<()> {
+        self.cursor = Cursor::at(offset);
+        self.window = identity::window(&self.input, offset)?;
+        Ok(())
+    }
+
+    /// Looks at the file: did it change in a way that appending does not explain?
+    fn was_rewritten(&mut self) -> io::Result<bool> {
+        let look = self.input.look()?;
+        if look == self.last {
+            return Ok(false);
+        }
+        if look.size < self.last.size {
+            return Ok(true);
+        }
+        let head = self.ledger.head();
+        if !identity::fits(&self.input, self.window)? || !identity::fits(&self.input, head)? {
+            return Ok(true);
+        }
+        if look.size > self.last.size {
+            self.at_end_since = None;
+            self.ledger.saw(look.size);
+            if let grown = identity::head(&self.input, look.size)?
+                && grown.len > head.len
+            {
+                self.ledger.set_head(grown);
+            }
+        }
+        self.last = look;
+        Ok(false)
+    }
+
+    fn offer(&mut self, lines: Lines, queue: &Queue, options: &Options) -> io::Result<Step> {
+        let (from, to) = (self.cursor.offset, lines.to);
+        let bytes = &lines.buffer[..lines.len];
+        let window = identity::window_of_chunk(&self.input, to, bytes, !lines.cut)?;
+        let fresh = fresh_lines(&lines, from, self.ledger.read_to());
+        let ticket = self.ledger.claim(from, to, fresh, window);
+        let count = lines.lines;
+        let chunk = Chunk::new(
+            Arc::clone(&self.ledger),
+            (from, to),
+            count,
+            lines.cut,
+            now_ms(),
+            self.epoch,
+            lines.buffer,
+            lines.len,
+        );
+        match queue.try_send(chunk) {
+            Ok(()) => {}
+            Err(Refused::Full) if options.when_full == WhenFull::Drop => {
+                self.ledger.give_up(&ticket, count, DropReason::QueueFull);
+            }
+            Err(refused) => {
+                self.ledger.unclaim(&ticket);
+                return Ok(match refused {
+                    Refused::Full => Step::Full,
+                    Refused::Closed => Step::Closed,
+                });
+            }
+        }
+        self.cursor = Cursor::at(to);
+        self.window = window;
+        Ok(Step::Busy)
+    }
+
+    fn skip_nul_hole(&mut self, end: u64) -> io::Result<Step> {
+        let from = self.cursor.offset;
+        let want = (end - from).min(cut::BLOCK_BYTES as u64) as usize;
+        let mut block = vec![0; want];
+        let read = self.input.read_at(&mut block, from)?;
+        let nuls = block[..read].iter().take_while(|&&byte| byte == 0).count();
+        self.skip_nuls = nuls == read;
+        if nuls > 0 {
+            let to = from + nuls as u64;
+            let window = identity::window(&self.input, to)?;
+            let ticket = self.ledger.claim(from, to, 0, window);
+            self.ledger.give_up(&ticket, 0, DropReason::NulHole);
+            self.cursor = Cursor::at(to);
+            self.window = window;
+        }
+        Ok(Step::Busy)
+    }
+}
+
+/// Records in the part of the lines that was never read before.
+fn fresh_lines(lines: &Lines, from: u64, read_to: u64) -> u64 {
+    if read_to <= from {
+        lines.lines
+    } else if read_to >= lines.to || lines.cut {
+        0
+    } else {
+        let skip = usize::try_from(read_to - from).expect("it is within a chunk");
+        cut::count_lines(&lines.buffer[skip..lines.len])
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}

@@ -1,0 +1,83 @@
+//! Is this the file it was? Fingerprints of a file's head and of the bytes
+//! before a position.
+//!
+//! Device and inode are not enough: inodes are reused, and files are rewritten
+//! in place. Nothing here decides what follows from an answer.
+
+use std::io;
+
+use twox_hash::XxHash3_64;
+
+use super::input::Input;
+use crate::ledger::{Entry, Mark};
+
+/// Bytes of the head that are hashed once the file has them.
+const HEAD_BYTES_MAX: u64 = 1 << 10;
+/// Bytes before a position that are hashed.
+const WINDOW_BYTES_MAX: u64 = 4 << 10;
+
+/// What became of a file that was remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognition {
+    /// The same; reading goes on at the position.
+    Same,
+    /// Another file with its inode number, or the same rewritten.
+    Changed,
+}
+
+/// Fingerprint of the head of a file of `size` bytes, up to 1 KiB.
+pub fn head(input: &Input, size: u64) -> io::Result<Mark> {
+    let len = size.min(HEAD_BYTES_MAX);
+    mark(input, len, len)
+}
+
+/// Fingerprint of up to 4 KiB before `position`.
+pub fn window(input: &Input, position: u64) -> io::Result<Mark> {
+    mark(input, position, position.min(WINDOW_BYTES_MAX))
+}
+
+/// The same, of a chunk just read: the bytes need not be read again when it is
+/// large enough.
+pub fn window_of_chunk(input: &Input, to: u64, bytes: &[u8], whole: bool) -> io::Result<Mark> {
+    let wanted = to.min(WINDOW_BYTES_MAX);
+    match usize::try_from(wanted) {
+        Ok(len) if whole && bytes.len() >= len => Ok(Mark {
+            end: to,
+            len: wanted as u32,
+            hash: XxHash3_64::oneshot(&bytes[bytes.len() - len..]),
+        }),
+        _ => window(input, to),
+    }
+}
+
+/// True when the file still has the bytes that `mark` was made of.
+pub fn fits(input: &Input, expected: Mark) -> io::Result<bool> {
+    let nothing = expected.len == 0 || matches!(input, Input::Stdin(_));
+    Ok(nothing || mark(input, expected.end, u64::from(expected.len))? == expected)
+}
+
+/// Tells a remembered file from another one in its place.
+pub fn recognise(input: &Input, size: u64, entry: &Entry) -> io::Result<Recognition> {
+    let far = entry.beyond.last().map_or(entry.position, |range| range.1);
+    let same = size >= far && fits(input, entry.head)? && fits(input, entry.window)?;
+    Ok(if same {
+        Recognition::Same
+    } else {
+        Recognition::Changed
+    })
+}
+
+/// Hashes `len` bytes that end at `end`. A file too short gives a mark of what
+/// there is, which fits nothing that was longer.
+fn mark(input: &Input, end: u64, len: u64) -> io::Result<Mark> {
+    if let Input::Stdin(_) = input {
+        return Ok(Mark::default()); // it is never resumed and never rewritten
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = input.read_at(&mut bytes, end - len)?;
+    Ok(Mark {
+        end,
+        len: read as u32,
+        hash: XxHash3_64::oneshot(&bytes[..read]),
+    })
+}

@@ -1,0 +1,277 @@
+//! Where the bytes of a file are read from: the file, or standard input.
+//!
+//! Both are read at an offset, as often as need be. It knows no lines.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::thread::Stop;
+
+/// Bytes of standard input that are kept until they are settled.
+const RETAINED_BYTES_MAX: usize = 8 << 20;
+/// Bytes read from standard input at once.
+const STDIN_READ_BYTES: usize = 64 << 10;
+/// How soon a stop ends a wait for standard input.
+const STDIN_POLL_MS: i64 = 100;
+
+/// A file or standard input, read at offsets.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A regular file.
+    File(Arc<File>),
+    /// What standard input has brought so far.
+    Stdin(Arc<Retained>),
+}
+
+/// What a look at an input tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Bytes it has.
+    pub size: u64,
+    /// Time of the last change: seconds and nanoseconds. Zero for standard input.
+    pub changed: (i64, i64),
+    /// Names it has in the file system.
+    pub links: u64,
+    /// Nothing will follow.
+    pub ended: bool,
+}
+
+impl Input {
+    /// Reads at `offset` until `buffer` is full or the end is reached.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Input::File(file) => read_file_at(file, buffer, offset),
+            Input::Stdin(retained) => Ok(retained.read_at(buffer, offset)),
+        }
+    }
+
+    /// Its size and state now.
+    pub fn look(&self) -> io::Result<Look> {
+        match self {
+            Input::File(file) => file.metadata().map(|meta| Look::at(&meta)),
+            Input::Stdin(retained) => Ok(retained.look()),
+        }
+    }
+
+    /// Everything before `position` is settled and need not be kept.
+    pub fn release(&self, position: u64) {
+        if let Input::Stdin(retained) = self {
+            retained.release(position);
+        }
+    }
+
+    /// The bytes `from..to` will not be asked for: the end of an endless line.
+    pub fn forget(&self, from: u64, to: u64) {
+        if let Input::Stdin(retained) = self {
+            retained.forget(from, to);
+        }
+    }
+}
+
+impl Look {
+    /// What a file's metadata tell.
+    pub fn at(meta: &Metadata) -> Look {
+        Look {
+            size: meta.len(),
+            changed: (meta.mtime(), meta.mtime_nsec()),
+            links: meta.nlink(),
+            ended: false,
+        }
+    }
+}
+
+fn read_file_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<usize> {
+    let mut total = 0;
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => break,
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+                total += read;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// Standard input, kept in memory until it is settled. What is kept is bounded,
+/// so a slow Kafka slows the writer of the pipe down, as pipes do.
+#[derive(Debug, Default)]
+pub struct Retained {
+    // A lock and not messages: the tailer reads at any offset, any number of times.
+    kept: Mutex<Kept>,
+    room: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    base: u64,
+    bytes: Vec<u8>,
+    /// A stretch that was forgotten: offset and length.
+    hole: Option<(u64, u64)>,
+    ended: bool,
+}
+
+impl Kept {
+    fn size(&self) -> u64 {
+        self.base + self.bytes.len() as u64 + self.hole.map_or(0, |(_, len)| len)
+    }
+
+    /// The index in `bytes` of an offset that is not in the hole.
+    fn index(&self, offset: u64) -> usize {
+        let skipped = match self.hole {
+            Some((at, len)) if offset > at => len.min(offset - at),
+            _ => 0,
+        };
+        usize::try_from(offset - self.base - skipped).expect("what is kept fits into memory")
+    }
+}
+
+impl Retained {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) -> Look {
+        let kept = self.kept();
+        Look {
+            size: kept.size(),
+            changed: (0, 0),
+            links: 1,
+            ended: kept.ended,
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let kept = self.kept();
+        if offset < kept.base || offset >= kept.size() {
+            return 0;
+        }
+        // Never across the hole: what follows it is another read.
+        let end = match kept.hole {
+            Some((at, _)) if offset < at => kept.index(at),
+            _ => kept.bytes.len(),
+        };
+        let from = kept.index(offset);
+        let len = buffer.len().min(end - from);
+        buffer[..len].copy_from_slice(&kept.bytes[from..from + len]);
+        len
+    }
+
+    fn release(&self, position: u64) {
+        let mut kept = self.kept();
+        if position < kept.base + (RETAINED_BYTES_MAX / 4) as u64 && position < kept.size() {
+            return; // moving bytes down is worth it a few times a megabyte
+        }
+        let upto = kept.index(position);
+        kept.bytes.drain(..upto);
+        if kept.hole.is_some_and(|(at, len)| at + len <= position) {
+            kept.hole = None;
+        }
+        kept.base = position;
+        self.room.notify_all();
+    }
+
+    fn forget(&self, from: u64, to: u64) {
+        let mut kept = self.kept();
+        let (at, len) = match kept.hole {
+            None => (from, to - from),
+            Some((at, len)) if at == from => (at, to - at - len),
+            Some(_) => return, // an earlier line's; this one waits until it is settled
+        };
+        let start = kept.index(at + kept.hole.map_or(0, |(_, len)| len));
+        let count = usize::try_from(len).expect("what is kept fits into memory");
+        kept.bytes.drain(start..start + count);
+        kept.hole = Some((at, to - at));
+        self.room.notify_all();
+    }
+
+    /// The body of the thread that reads standard input into memory.
+    pub fn fill(&self, stop: &Stop) {
+        let stdin = io::stdin();
+        let mut block = vec![0; STDIN_READ_BYTES];
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: STDIN_POLL_MS * 1_000_000,
+        };
+        while !stop.requested() {
+            if !self.wait_for_room() {
+                continue;
+            }
+            let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                _ => {}
+            }
+            match stdin.lock().read(&mut block) {
+                Ok(0) => break,
+                Ok(read) => self.kept().bytes.extend_from_slice(&block[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::error!("cannot read standard input error={error}");
+                    break;
+                }
+            }
+        }
+        self.kept().ended = true;
+    }
+
+    fn wait_for_room(&self) -> bool {
+        let kept = self.kept();
+        let full = |kept: &mut Kept| kept.bytes.len() >= RETAINED_BYTES_MAX;
+        let pause = std::time::Duration::from_millis(STDIN_POLL_MS as u64);
+        let (kept, wait) = self
+            .room
+            .wait_timeout_while(kept, pause, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(kept);
+        !wait.timed_out()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retained(bytes: &[u8]) -> Retained {
+        let retained = Retained::default();
+        retained.kept().bytes.extend_from_slice(bytes);
+        retained
+    }
+
+    fn read(retained: &Retained, offset: u64) -> Vec<u8> {
+        let mut buffer = [0; 16];
+        let read = retained.read_at(&mut buffer, offset);
+        buffer[..read].to_vec()
+    }
+
+    #[test]
+    fn what_was_forgotten_leaves_the_offsets_of_the_rest_as_they_were() {
+        let retained = retained(b"0123456789");
+        retained.forget(2, 5);
+        retained.forget(2, 7);
+        assert_eq!(retained.look().size, 10);
+        assert_eq!(read(&retained, 0), b"01");
+        assert_eq!(read(&retained, 7), b"789");
+        retained.kept().bytes.extend_from_slice(b"ab");
+        assert_eq!(read(&retained, 9), b"9ab");
+    }
+
+    #[test]
+    fn what_is_released_is_not_kept() {
+        let retained = retained(b"0123456789");
+        retained.forget(2, 5);
+        retained.release(10);
+        assert_eq!(retained.kept().bytes.len(), 0);
+        retained.kept().bytes.extend_from_slice(b"ab");
+        assert_eq!(read(&retained, 10), b"ab");
+        assert_eq!(retained.look().size, 12);
+    }
+}
