@@ -482,8 +482,11 @@ impl<R> Producer<R> {
         self.notices.pop_front()
     }
 
-    /// True while a submitted batch has no outcome.
+    /// True while a submitted batch has no outcome that the caller has seen.
     pub fn is_busy(&self) -> bool {
+        if !self.outcomes.is_empty() {
+            return true;
+        }
         let partitions = || self.topics.iter().flat_map(|topic| &topic.partitions);
         partitions().any(|partition| !partition.batches.is_empty())
     }

@@ -12,3 +12,4 @@ mod json;
 mod lines;
 mod restart;
 mod rotation;
+mod shipping;

@@ -1,0 +1,530 @@
+//! To a broker that misbehaves on demand: every line once and in order, and a
+//! message that says what is wrong.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, check_sequence};
+use crate::world::{Log, Logship, Rotate, World, numbered};
+
+/// Generous: it is only waited for in full when something is wrong.
+const DEADLINE: Duration = Duration::from_secs(30);
+const TOPIC: &str = "demo";
+
+/// `logship tail` to a broker, with state, from the beginning.
+fn tail(world: &World, logs: &[&Log], broker: &Broker) -> Logship {
+    let tail = world.tail(logs.iter().copied()).with_state();
+    tail.since_beginning()
+        .args(["--brokers", &broker.addresses()])
+}
+
+fn records(broker: &Broker, count: usize) -> Vec<Record> {
+    broker.wait_for(TOPIC, count, DEADLINE)
+}
+
+/// Lines that are hard to compress, so that batches stay large.
+fn noise(count: usize, bytes: usize) -> Vec<String> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}")
+    };
+    (0..count)
+        .map(|n| {
+            let mut line = format!("seq={n:09} ");
+            while line.len() < bytes {
+                line.push_str(&next());
+            }
+            line.truncate(bytes);
+            line
+        })
+        .collect()
+}
+
+/// The records of the file whose lines begin with its number.
+fn of_file(records: &[Record], n: usize) -> Vec<Record> {
+    let start = format!("{n} ");
+    let ours = |record: &&Record| record.value.starts_with(start.as_bytes());
+    records.iter().filter(ours).cloned().collect()
+}
+
+#[test]
+fn lines_arrive_once_and_in_order_with_every_codec() {
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let broker = Broker::builder().partitions(4).start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let lines = [numbered(0..20_000), noise(300, 10_000)].concat();
+        log.write(&lines);
+
+        let run = || {
+            tail(&world, &[&log], &broker)
+                .once()
+                .args(["--compression", codec])
+                .run()
+        };
+        run().exits(0);
+
+        check_sequence(&lines, &broker.records(TOPIC)).assert_exact();
+        run().exits(0);
+        assert_eq!(
+            broker.records(TOPIC).len(),
+            lines.len(),
+            "{codec}: sent again"
+        );
+    }
+}
+
+#[test]
+fn every_version_of_produce_that_brokers_speak_will_do() {
+    for version in [3, 4, 5, 6, 7, 8, 9] {
+        let broker = Broker::builder().produce_version_max(version).start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        log.write(numbered(0..100));
+        tail(&world, &[&log], &broker).once().run().exits(0);
+        check_sequence(numbered(0..100), &broker.records(TOPIC)).assert_exact();
+    }
+}
+
+#[test]
+fn a_broker_that_knows_an_old_handshake_only_is_asked_again() {
+    let broker = Broker::builder().api_versions_max(0).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one"]);
+    tail(&world, &[&log], &broker).once().run().exits(0);
+    assert_eq!(records(&broker, 1)[0].value, "one");
+}
+
+#[test]
+fn values_are_the_bytes_of_the_lines_and_keys_what_was_asked_for() {
+    let broker = Broker::start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write_raw(b"\n\xff\x00\r\r\nlast");
+    let key = ["--key", "{path}!"];
+    tail(&world, &[&log], &broker)
+        .once()
+        .args(key)
+        .run()
+        .exits(0);
+
+    let records = broker.records(TOPIC);
+    let values: Vec<&[u8]> = records.iter().map(|record| &record.value[..]).collect();
+    assert_eq!(values, [&b""[..], b"\xff\x00\r", b"last"]);
+    let key = format!("{}!", log.path().display());
+    assert!(
+        records
+            .iter()
+            .all(|r| r.key.as_deref() == Some(key.as_bytes()))
+    );
+    assert!(records.iter().all(|r| r.headers.is_empty()));
+}
+
+/// The order of a file survives only in one partition.
+#[test]
+fn a_file_stays_in_one_partition_and_spread_uses_all() {
+    for how in ["file", "spread"] {
+        let broker = Broker::builder().partitions(4).start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let lines = noise(600, 10_000);
+        log.write(&lines);
+        let tail = tail(&world, &[&log], &broker).once();
+        tail.args(["--compression", "none", "--partition", how])
+            .run()
+            .exits(0);
+
+        let records = broker.records(TOPIC);
+        check_sequence(&lines, &records).assert_exact();
+        let used = (0..4)
+            .filter(|&p| !broker.partition(TOPIC, p).is_empty())
+            .count();
+        assert_eq!(used, if how == "file" { 1 } else { 4 });
+    }
+}
+
+/// Everything that can go wrong with a request, one in three, while lines keep
+/// coming. KIP-98's rules must hold through all of it.
+#[test]
+fn faults_of_the_wire_neither_lose_nor_repeat_nor_reorder() {
+    let misdeeds = [
+        vec![Misdeed::CutBefore],
+        vec![Misdeed::CutAfter],
+        vec![Misdeed::CutMidAnswer],
+        vec![
+            Misdeed::Garbage,
+            Misdeed::WrongCorrelation,
+            Misdeed::Nonsense,
+        ],
+        vec![Misdeed::Error(6), Misdeed::Error(19), Misdeed::Error(-1)],
+        vec![Misdeed::ErrorAfterAppend(20), Misdeed::ErrorAfterAppend(7)],
+        vec![
+            Misdeed::CutAfter,
+            Misdeed::Error(7),
+            Misdeed::ErrorAfterAppend(13),
+            Misdeed::Delay(Duration::from_millis(30)),
+        ],
+    ];
+    for (seed, misdeeds) in misdeeds.into_iter().enumerate() {
+        let broker = Broker::builder().partitions(3).start();
+        let world = World::new();
+        let mut logs: Vec<Log> = (0..3).map(|n| world.log(format!("{n}.log"))).collect();
+        let shipper = tail(&world, &logs.iter().collect::<Vec<_>>(), &broker).start();
+        broker.fault(Fault::mix(seed as u64 + 1, 3, misdeeds).on(ApiKey::Produce));
+
+        let mut lines = vec![Vec::new(); logs.len()];
+        for round in 0..25 {
+            let seen = broker.requests(ApiKey::Produce);
+            for (n, log) in logs.iter_mut().enumerate() {
+                let more: Vec<String> = (0..20).map(|l| format!("{n} {round} {l}")).collect();
+                log.write(&more);
+                lines[n].extend(more);
+            }
+            broker.wait_for_requests(ApiKey::Produce, seen + 1, DEADLINE);
+        }
+        let records = records(&broker, 3 * 25 * 20);
+        shipper.stop().exits(0);
+        assert!(broker.faults_fired() > 3, "{}", broker.summary());
+        for (n, lines) in lines.iter().enumerate() {
+            check_sequence(lines, &of_file(&records, n)).assert_exact();
+        }
+    }
+}
+
+/// The window of five batches is what catches a client that pipelines and
+/// retries in the wrong order: large batches, many in flight.
+#[test]
+fn many_batches_in_flight_keep_their_order_through_lost_connections() {
+    for misdeed in [
+        Misdeed::CutAfter,
+        Misdeed::Error(6),
+        Misdeed::ErrorAfterAppend(20),
+    ] {
+        let broker = Broker::start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let lines = noise(3_000, 10_000);
+        log.write(&lines);
+        broker.fault(Fault::mix(7, 4, [misdeed]).on(ApiKey::Produce));
+        let tail = tail(&world, &[&log], &broker).once();
+        tail.args(["--compression", "none"]).run().exits(0);
+
+        assert!(broker.faults_fired() > 0, "{}", broker.summary());
+        check_sequence(&lines, &broker.records(TOPIC)).assert_exact();
+    }
+}
+
+/// When broker and client disagree about sequences beyond repair, the lines are
+/// still in the file: they are read again under a new producer id.
+#[test]
+fn a_broken_sequence_costs_a_new_producer_id_and_no_line() {
+    for code in [45, 47, 59] {
+        let broker = Broker::start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let shipper = tail(&world, &[&log], &broker).start();
+        log.write(["before"]);
+        records(&broker, 1);
+        let ids = broker.requests(ApiKey::InitProducerId);
+
+        broker.fault(Fault::of(Misdeed::Error(code)).on(ApiKey::Produce).times(2));
+        log.write(numbered(0..50));
+
+        records(&broker, 51);
+        shipper.stop().exits(0);
+        let lines = [vec!["before".to_owned()], numbered(0..50)].concat();
+        check_sequence(&lines, &broker.records(TOPIC)).assert_exact();
+        assert_eq!(
+            broker.requests(ApiKey::InitProducerId),
+            ids + 1,
+            "code {code}"
+        );
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_at_the_start_loses_nothing() {
+    let broker = Broker::start();
+    broker.pause();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(numbered(0..1_000));
+    let shipper = tail(&world, &[&log], &broker).start();
+    shipper.says(&format!(
+        "cannot reach broker {}: TCP connect",
+        broker.address(1)
+    ));
+    log.write(numbered(1_000..2_000));
+    log.rotate(Rotate::Rename);
+    log.write(numbered(2_000..3_000));
+
+    broker.resume();
+
+    check_sequence(numbered(0..3_000), &records(&broker, 3_000)).assert_exact();
+    shipper.stop().exits(0);
+}
+
+#[test]
+fn a_broker_restarted_in_mid_stream_loses_and_repeats_nothing() {
+    let broker = Broker::start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = tail(&world, &[&log], &broker).start();
+    for round in 0..6 {
+        log.write(numbered(round * 100..round * 100 + 100));
+        if round % 2 == 0 {
+            records(&broker, round * 100 + 1);
+        }
+        broker.pause();
+        log.write(numbered([600 + round]));
+        broker.resume();
+    }
+    let records = records(&broker, 606);
+    shipper.stop().exits(0);
+    let mut values: Vec<_> = records.iter().map(|record| record.value.clone()).collect();
+    values.sort();
+    values.dedup();
+    assert_eq!((records.len(), values.len()), (606, 606));
+}
+
+#[test]
+fn a_leader_that_moves_is_followed() {
+    let broker = Broker::builder().nodes(3).partitions(1).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = tail(&world, &[&log], &broker).start();
+    for round in 0..6 {
+        log.write(numbered(round * 100..round * 100 + 100));
+        records(&broker, round * 100 + 1);
+        broker.move_leader(TOPIC, 0, round as i32 % 3 + 1);
+    }
+    check_sequence(numbered(0..600), &records(&broker, 600)).assert_exact();
+    shipper.stop().exits(0);
+}
+
+/// One broker is away: only the partitions it leads wait.
+#[test]
+fn a_partition_without_its_leader_does_not_hold_up_the_others() {
+    let broker = Broker::builder().nodes(2).partitions(2).start();
+    let world = World::new();
+    let mut logs: Vec<Log> = (0..6).map(|n| world.log(format!("{n}.log"))).collect();
+    let shipper = tail(&world, &logs.iter().collect::<Vec<_>>(), &broker).start();
+    for (n, log) in logs.iter_mut().enumerate() {
+        log.write([format!("{n} before")]);
+    }
+    let homes = records(&broker, 6);
+    broker.move_leader(TOPIC, 0, 1);
+    broker.move_leader(TOPIC, 1, 2);
+    broker.pause_node(2);
+
+    let mut lines: Vec<Vec<String>> = vec![Vec::new(); 6];
+    for (n, log) in logs.iter_mut().enumerate() {
+        lines[n] = (0..20_000).map(|l| format!("{n} during {l}")).collect();
+        log.write(&lines[n]);
+    }
+    let first = |n: usize| {
+        homes
+            .iter()
+            .find(|r| r.value.starts_with(format!("{n} ").as_bytes()))
+    };
+    let free = (0..6).filter(|&n| first(n).unwrap().partition == 0).count();
+    assert!(
+        (1..6).contains(&free),
+        "all files share a partition: choose other names"
+    );
+    records(&broker, 6 + free * 20_000);
+
+    broker.resume_node(2);
+    let records = records(&broker, 6 + 6 * 20_000);
+    shipper.stop().exits(0);
+    for (n, lines) in lines.iter_mut().enumerate() {
+        lines.insert(0, format!("{n} before"));
+        check_sequence(lines, &of_file(&records, n)).assert_exact();
+    }
+}
+
+#[test]
+fn an_unknown_topic_is_named_and_waited_for() {
+    let broker = Broker::builder().auto_create(false).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(numbered(0..10));
+    let shipper = tail(&world, &[&log], &broker).start();
+    shipper.says("topic 'demo' does not take lines: UNKNOWN_TOPIC_OR_PARTITION");
+
+    broker.create_topic(TOPIC, 2);
+
+    check_sequence(numbered(0..10), &records(&broker, 10)).assert_exact();
+    shipper.stop().exits(0);
+}
+
+#[test]
+fn a_denied_topic_waits_and_says_so_once() {
+    let broker = Broker::start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    broker.fault(Fault::of(Misdeed::Error(29)).on(ApiKey::Produce));
+    log.write(numbered(0..10));
+    let shipper = tail(&world, &[&log], &broker).start();
+    shipper.says("TOPIC_AUTHORIZATION_FAILED");
+    let asked = broker.requests(ApiKey::Produce);
+    broker.wait_for_requests(ApiKey::Produce, asked + 2, DEADLINE);
+
+    broker.clear_faults();
+
+    check_sequence(numbered(0..10), &records(&broker, 10)).assert_exact();
+    let ended = shipper.stop().exits(0);
+    assert_eq!(
+        ended.stderr.matches("does not take lines").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+}
+
+/// Scenario 23: a poison record must not stop its neighbours, and is kept.
+#[test]
+fn a_record_too_large_for_the_topic_goes_to_the_dead_letters_and_its_neighbours_arrive() {
+    let broker = Broker::builder().max_message_bytes(20_000).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let big = noise(1, 50_000).remove(0);
+    let (before, after) = (numbered(0..2_000), numbered(2_000..4_000));
+    log.write(&before);
+    log.write([&big]);
+    log.write(&after);
+
+    let run = || {
+        tail(&world, &[&log], &broker)
+            .once()
+            .args(["--compression", "none"])
+            .run()
+    };
+    let ended = run().exits(4);
+
+    check_sequence([before.clone(), after].concat(), &broker.records(TOPIC)).assert_exact();
+    assert!(
+        ended.stderr.contains("MESSAGE_TOO_LARGE"),
+        "{}",
+        ended.stderr
+    );
+    let letters = crate::world::walk(&world.state_dir())
+        .into_iter()
+        .find(|path| path.ends_with("dead-letters.jsonl"))
+        .expect("there are dead letters");
+    let text = fs::read_to_string(&letters).unwrap();
+    let letter: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+    assert_eq!(letter["value"], big);
+    assert_eq!(letter["topic"], TOPIC);
+    assert_eq!(letter["file"], log.path().to_str().unwrap());
+    assert_eq!(letter["error"], "MESSAGE_TOO_LARGE");
+    assert_eq!(letter["error_code"], 10);
+    let from: usize = before.iter().map(|line| line.len() + 1).sum();
+    assert_eq!(
+        (letter["from"].as_u64(), letter["to"].as_u64()),
+        (Some(from as u64), Some((from + big.len() + 1) as u64))
+    );
+
+    run().exits(0);
+    assert_eq!(fs::read_to_string(&letters).unwrap(), text, "written again");
+}
+
+#[test]
+fn a_line_over_the_limit_is_cut_so_that_a_default_broker_takes_it() {
+    let broker = Broker::start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let long = noise(1, 1_200_000).remove(0);
+    log.write([&long[..], "next"]);
+    tail(&world, &[&log], &broker)
+        .once()
+        .args(["--compression", "none"])
+        .run()
+        .exits(0);
+
+    let records = broker.records(TOPIC);
+    assert_eq!(records.len(), 2);
+    assert!(records[0].value.len() > 1_000_000);
+    assert!(long.as_bytes().starts_with(&records[0].value));
+    assert_eq!(records[1].value, "next");
+}
+
+#[test]
+fn a_clean_stop_half_way_and_a_start_deliver_every_line_once() {
+    let broker = Broker::builder().partitions(3).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let lines = noise(3_000, 2_000);
+    broker.fault(Fault::of(Misdeed::Delay(Duration::from_millis(50))).on(ApiKey::Produce));
+    log.write(&lines);
+    let mut stops = 0;
+    while broker.records(TOPIC).len() < lines.len() {
+        let shipper = tail(&world, &[&log], &broker).start();
+        let asked = broker.requests(ApiKey::Produce);
+        broker.wait_for_requests(ApiKey::Produce, asked + 1, DEADLINE);
+        shipper.stop().exits(0);
+        stops += 1;
+        assert!(stops < 100, "{}", broker.summary());
+    }
+    check_sequence(&lines, &broker.records(TOPIC)).assert_exact();
+}
+
+/// After a kill a batch may be sent again, but never a line be missing.
+#[test]
+fn a_kill_at_any_moment_loses_nothing() {
+    let broker = Broker::builder().partitions(3).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let lines = noise(3_000, 2_000);
+    broker.fault(Fault::of(Misdeed::Delay(Duration::from_millis(30))).on(ApiKey::Produce));
+    for (round, part) in lines.chunks(500).enumerate() {
+        log.write(part);
+        let shipper = tail(&world, &[&log], &broker).start();
+        let asked = broker.requests(ApiKey::Produce);
+        broker.wait_for_requests(ApiKey::Produce, asked + 1 + round % 3, DEADLINE);
+        shipper.kill();
+    }
+    broker.clear_faults();
+    tail(&world, &[&log], &broker).once().run().exits(0);
+    check_sequence(&lines, &broker.records(TOPIC)).assert_lossless();
+}
+
+/// A port that accepts and is no Kafka must not look like a network problem.
+#[test]
+fn a_port_that_is_no_kafka_is_told_from_one_that_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 100]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one"]);
+    let tail = world.tail([&log]).once().with_state();
+    let tail = tail.args(["--brokers", &address, "--timeout", "2s"]);
+    let ended = tail.run().exits(3);
+    let wanted = format!("cannot reach broker {address}: Kafka handshake");
+    ended.said(&wanted);
+}
+
+#[test]
+fn a_broker_that_says_nothing_is_told_within_ten_seconds() {
+    let broker = Broker::start();
+    broker.fault(Fault::of(Misdeed::Silence).on(ApiKey::ApiVersions));
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one"]);
+    let tail = tail(&world, &[&log], &broker).once();
+    let ended = tail.args(["--timeout", "8s"]).run().exits(3);
+    ended.said("Kafka handshake: no answer within 5000 ms");
+}
