@@ -31,6 +31,8 @@ const UNFINISHED: &str = "checkpoint.json.tmp";
 const VERSION: u32 = 1;
 /// How often a changed ledger is written.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// The first one comes sooner.
+const FIRST_SAVE_AFTER: Duration = Duration::from_millis(50);
 /// Files that nobody has seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -155,9 +157,13 @@ pub fn save(dir: &StateDir, entries: &[Entry]) -> io::Result<()> {
 /// once more at the end.
 pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
     let mut saver = Saver::default();
+    // The first one soon: it says where a follower began, before it has shipped
+    // anything.
+    let mut pause = FIRST_SAVE_AFTER;
     while !stop.requested() {
-        stop.sleep(SAVE_EVERY);
+        stop.sleep(pause);
         saver.save(dir, ledger);
+        pause = SAVE_EVERY;
     }
     saver.save(dir, ledger);
 }

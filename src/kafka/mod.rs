@@ -8,6 +8,7 @@
 //! leaders of their partitions and says what became of them.
 
 mod address;
+mod answer;
 mod batch;
 mod codec;
 mod connection;

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use kafka_protocol::messages::MetadataResponse;
 
 use super::address::Address;
 use super::batch::{BatchBuilder, ProducerId, next_sequence};
@@ -219,6 +218,10 @@ struct Partition<R> {
     producer: Option<ProducerId>,
     /// The producer id whose sequences broke here, never used again.
     broken: Option<ProducerId>,
+    /// The broker has acknowledged something under the producer id. Until then
+    /// it takes *any* sequence for the first (KIP-360), so that a second batch
+    /// in flight could get in before the first one.
+    proven: bool,
     next_sequence: i32,
     batches: VecDeque<Batch<R>>,
     /// Settle what is in flight, then resend one at a time.
@@ -274,6 +277,7 @@ impl<R> Default for Partition<R> {
             leader: None,
             producer: None,
             broken: None,
+            proven: false,
             next_sequence: 0,
             batches: VecDeque::new(),
             recovering: false,
@@ -412,11 +416,16 @@ impl<R> Producer<R> {
     fn usable(&self, topic: TopicId, partition: usize) -> Option<i32> {
         let topic = &self.topics[topic.0];
         let partition = topic.partitions.get(partition)?;
+        let batches_max = if partition.proven {
+            self.options.in_flight_max
+        } else {
+            1
+        };
         let fit = topic.error.is_none()
             && !partition.gone
             && !partition.recovering
             && !partition.queued
-            && partition.batches.len() < self.options.in_flight_max;
+            && partition.batches.len() < batches_max;
         partition.leader.filter(|_| fit)
     }
 
@@ -429,6 +438,7 @@ impl<R> Producer<R> {
         match self.identity.current {
             Some(id) if partition.broken != Some(id) => {
                 partition.producer = Some(id);
+                partition.proven = false;
                 partition.next_sequence = 0;
                 true
             }
@@ -746,39 +756,25 @@ impl<R> Producer<R> {
         }
     }
 
-    fn apply_metadata(&mut self, response: &MetadataResponse, now: Instant) {
+    fn apply_metadata(&mut self, answer: wire::ClusterMetadata, now: Instant) {
         self.metadata.asking = false;
+        if answer.brokers.is_empty() {
+            return self.refresh_later(now); // a broker that is just starting
+        }
         self.metadata.newest = Some(now);
-        self.nodes = response
-            .brokers
-            .iter()
-            .filter_map(|broker| {
-                let port = u16::try_from(broker.port).ok()?;
-                Some((
-                    broker.node_id.0,
-                    Address::new(broker.host.to_string(), port),
-                ))
-            })
-            .collect();
+        self.nodes = answer.brokers.into_iter().collect();
         let mut settled = true;
-        for answer in &response.topics {
-            let name = answer.name.as_ref().map_or("", |name| name.as_str());
-            let Some(&id) = self.topic_ids.get(name) else {
+        for topic in answer.topics {
+            let Some(&id) = self.topic_ids.get(&topic.name) else {
                 continue;
             };
-            let code = ErrorCode(answer.error_code);
-            if code != ErrorCode::NONE {
+            if topic.code == ErrorCode::NONE {
+                self.topic_recovers(id);
+                settled &= self.apply_leaders(id, topic.leaders, now);
+            } else {
                 settled = false;
-                self.topic_fails(id, code, now);
-                continue;
+                self.topic_fails(id, topic.code, now);
             }
-            self.topic_recovers(id);
-            let leaders = answer.partitions.iter().map(|partition| {
-                let up = partition.error_code == 0 || partition.error_code == 9;
-                let leader = Some(partition.leader_id.0).filter(|&leader| up && leader >= 0);
-                (partition.partition_index, leader)
-            });
-            settled &= self.apply_leaders(id, leaders.collect(), now);
         }
         if settled {
             self.metadata.failures = 0;
@@ -883,10 +879,9 @@ impl<R> Producer<R> {
     ) -> Result<(), Cause> {
         let decoded = match &kind {
             Request::Metadata => wire::metadata_response(body, versions.metadata)
-                .map(|response| self.apply_metadata(&response, now)),
+                .map(|answer| self.apply_metadata(answer, now)),
             Request::InitProducerId => {
-                wire::init_producer_id_response(body, versions.init_producer_id)
-                    .map(|answer| self.apply_identity(answer, now))
+                wire::init_producer_id_response(body).map(|answer| self.apply_identity(answer, now))
             }
             Request::Produce(parts) => wire::produce_response(body, versions.produce)
                 .map(|answer| self.apply_produce(address, parts, answer, now)),
@@ -929,6 +924,7 @@ impl<R> Producer<R> {
         let verdict = code.map_or(Verdict::Refresh, ErrorCode::verdict);
         if verdict == Verdict::Accepted {
             partition.batches[at].state = BatchState::Acked;
+            partition.proven = true;
             self.advance(sent.topic, sent.partition);
             return;
         }
@@ -1033,15 +1029,20 @@ impl<R> Producer<R> {
         self.give_back(id, index, None);
     }
 
-    /// Returns all batches of a partition, none of which is in flight, and lets
-    /// it go on with a producer id that it has not used before.
+    /// Returns all batches of a partition that are not in the log, none of them
+    /// being in flight, and lets it go on with a producer id that is new to it.
     fn give_back(&mut self, id: TopicId, index: usize, too_large: Option<usize>) {
         let partition = &mut self.topics[id.0].partitions[index];
-        let batches: Vec<_> = partition.batches.drain(..).collect();
+        let acked = |batch: &Batch<R>| batch.state == BatchState::Acked;
+        let (acked, returned): (Vec<_>, Vec<_>) = partition.batches.drain(..).partition(acked);
         partition.broken = partition.producer.take();
         partition.recovering = false;
         partition.retry_at = None;
-        let receipts: Vec<R> = batches.into_iter().map(|batch| batch.receipt).collect();
+        for Batch { receipt, .. } in acked {
+            self.outcomes
+                .push_back(Outcome::Acked { topic: id, receipt });
+        }
+        let receipts: Vec<R> = returned.into_iter().map(|batch| batch.receipt).collect();
         if !receipts.is_empty() {
             self.outcomes.push_back(Outcome::Returned {
                 topic: id,

@@ -1,7 +1,9 @@
 //! Requests and answers as bytes.
 //!
-//! The small messages are the crate `kafka-protocol`'s; Produce is written
-//! here, because it carries the batches and they are not copied again.
+//! Small requests are encoded by the crate `kafka-protocol`. Produce is written
+//! here, because it carries the batches and they are not copied again; answers
+//! are read here, because what comes from a socket may be anything, and the
+//! crate believes every count it reads.
 //!
 //! Source: the protocol guide, <https://kafka.apache.org/protocol.html>.
 
@@ -9,14 +11,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse,
-    MetadataRequest, MetadataResponse, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+    ApiKey, ApiVersionsRequest, InitProducerIdRequest, MetadataRequest, RequestHeader, TopicName,
     metadata_request::MetadataRequestTopic,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::protocol::{Encodable, StrBytes};
 
+use super::address::Address;
+use super::answer::Answer;
 use super::batch::ProducerId;
 use super::error::{Cause, ErrorCode};
 
@@ -188,19 +191,47 @@ pub fn produce_response(
     body: &[u8],
     version: i16,
 ) -> Result<(Vec<ProduceOutcome>, Duration), Cause> {
-    let response: ProduceResponse = decode(ApiKey::Produce, body, version)?;
-    let outcomes = response
-        .responses
-        .iter()
-        .flat_map(|topic| {
-            topic.partition_responses.iter().map(|part| ProduceOutcome {
-                topic: topic.name.to_string(),
-                partition: part.index,
-                code: ErrorCode(part.error_code),
-            })
-        })
-        .collect();
-    Ok((outcomes, millis(response.throttle_time_ms)))
+    let mut answer = Answer::new(ApiKey::Produce, body);
+    let mut outcomes = Vec::new();
+    for _ in 0..answer.count()? {
+        let topic = answer.string()?;
+        for _ in 0..answer.count()? {
+            let partition = answer.i32()?;
+            let code = ErrorCode(answer.i16()?);
+            answer.i64()?; // base offset
+            answer.i64()?; // log append time
+            if version >= 5 {
+                answer.i64()?; // log start offset
+            }
+            outcomes.push(ProduceOutcome {
+                topic: topic.clone(),
+                partition,
+                code,
+            });
+        }
+    }
+    let throttle_ms = answer.i32()?;
+    Ok((outcomes, millis(throttle_ms)))
+}
+
+/// What a Metadata answer says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClusterMetadata {
+    /// The brokers by node id.
+    pub brokers: Vec<(i32, Address)>,
+    /// The topics that were asked for.
+    pub topics: Vec<TopicMetadata>,
+}
+
+/// What a Metadata answer says of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TopicMetadata {
+    /// Its name.
+    pub name: String,
+    /// Why there is nothing else to say, if so.
+    pub code: ErrorCode,
+    /// Partition index and the leader's node id, if there is one.
+    pub leaders: Vec<(i32, Option<i32>)>,
 }
 
 /// Encodes a Metadata request for these topics (none: only the brokers).
@@ -224,8 +255,54 @@ pub fn metadata_request<'a>(
 }
 
 /// Decodes a Metadata answer.
-pub fn metadata_response(body: &[u8], version: i16) -> Result<MetadataResponse, Cause> {
-    decode(ApiKey::Metadata, body, version)
+pub fn metadata_response(body: &[u8], version: i16) -> Result<ClusterMetadata, Cause> {
+    const REPLICA_NOT_AVAILABLE: i16 = 9; // the leader is there all the same
+    let mut answer = Answer::new(ApiKey::Metadata, body);
+    answer.i32()?; // throttle time
+    let mut brokers = Vec::new();
+    for _ in 0..answer.count()? {
+        let node = answer.i32()?;
+        let host = answer.string()?;
+        let port = answer.i32()?;
+        answer.nullable_string()?; // rack
+        if let Ok(port) = u16::try_from(port) {
+            brokers.push((node, Address::new(host, port)));
+        }
+    }
+    answer.nullable_string()?; // cluster id
+    answer.i32()?; // controller
+    let mut topics = Vec::new();
+    for _ in 0..answer.count()? {
+        let code = ErrorCode(answer.i16()?);
+        let name = answer.string()?;
+        answer.i8()?; // internal
+        let mut leaders = Vec::new();
+        for _ in 0..answer.count()? {
+            let error = answer.i16()?;
+            let index = answer.i32()?;
+            let leader = answer.i32()?;
+            if version >= 7 {
+                answer.i32()?; // leader epoch
+            }
+            // Replicas, those in sync, and those offline.
+            for _ in 0..if version >= 5 { 3 } else { 2 } {
+                for _ in 0..answer.count()? {
+                    answer.i32()?;
+                }
+            }
+            let up = [0, REPLICA_NOT_AVAILABLE].contains(&error) && leader >= 0;
+            leaders.push((index, up.then_some(leader)));
+        }
+        if version >= 8 {
+            answer.i32()?; // authorized operations
+        }
+        topics.push(TopicMetadata {
+            name,
+            code,
+            leaders,
+        });
+    }
+    Ok(ClusterMetadata { brokers, topics })
 }
 
 /// Encodes an InitProducerId request without a transaction.
@@ -243,16 +320,13 @@ pub fn init_producer_id_request(version: i16, correlation: i32, client_id: &str)
 }
 
 /// Decodes an InitProducerId answer.
-pub fn init_producer_id_response(
-    body: &[u8],
-    version: i16,
-) -> Result<Result<ProducerId, ErrorCode>, Cause> {
-    let response: InitProducerIdResponse = decode(ApiKey::InitProducerId, body, version)?;
-    Ok(match ErrorCode(response.error_code) {
-        ErrorCode::NONE => Ok(ProducerId {
-            id: response.producer_id.0,
-            epoch: response.producer_epoch,
-        }),
+pub fn init_producer_id_response(body: &[u8]) -> Result<Result<ProducerId, ErrorCode>, Cause> {
+    let mut answer = Answer::new(ApiKey::InitProducerId, body);
+    answer.i32()?; // throttle time
+    let code = ErrorCode(answer.i16()?);
+    let (id, epoch) = (answer.i64()?, answer.i16()?);
+    Ok(match code {
+        ErrorCode::NONE => Ok(ProducerId { id, epoch }),
         code => Err(code),
     })
 }
@@ -268,25 +342,34 @@ pub fn api_versions_request(version: i16, client_id: &str) -> Vec<u8> {
 /// Decodes an ApiVersions answer; `None` when the broker wants another version.
 pub fn api_versions_response(answer: &[u8], version: i16) -> Result<Option<Versions>, Cause> {
     let (_, body) = split_correlation(answer)?;
+    let mut answer = Answer::new(ApiKey::ApiVersions, body);
+    let code = ErrorCode(answer.i16()?);
     // KIP-511: an unsupported version is answered in version 0.
-    let code = body
-        .first_chunk()
-        .map_or(-1, |code| i16::from_be_bytes(*code));
-    if ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION {
+    if code == ErrorCode::UNSUPPORTED_VERSION {
         return Ok(None);
     }
-    let response: ApiVersionsResponse = decode(ApiKey::ApiVersions, body, version)?;
-    if response.error_code != 0 {
-        let code = ErrorCode(response.error_code);
+    if code != ErrorCode::NONE {
         return Err(Cause::Protocol(format!("ApiVersions answered {code}")));
     }
+    let flexible = version >= 3;
+    let count = if flexible {
+        answer.compact_count()?
+    } else {
+        answer.count()?
+    };
+    let mut offered = Vec::new();
+    for _ in 0..count {
+        offered.push((answer.i16()?, answer.i16()?, answer.i16()?));
+        if flexible {
+            answer.skip_tags()?;
+        }
+    }
     let shared = |api: ApiKey, ours: (i16, i16)| {
-        response
-            .api_keys
+        offered
             .iter()
-            .find(|theirs| theirs.api_key == api as i16)
-            .filter(|theirs| theirs.min_version <= ours.1 && theirs.max_version >= ours.0)
-            .map(|theirs| ours.1.min(theirs.max_version))
+            .find(|(key, ..)| *key == api as i16)
+            .filter(|(_, min, max)| *min <= ours.1 && *max >= ours.0)
+            .map(|(_, _, max)| ours.1.min(*max))
             .ok_or_else(|| {
                 Cause::Version(format!(
                     "the broker does not speak {api:?} in a version from {} to {}",
@@ -331,21 +414,6 @@ fn encode(
     Frame::of(buffer.into())
 }
 
-/// Decodes a body that follows a correlation id.
-fn decode<T: Decodable>(api: ApiKey, body: &[u8], version: i16) -> Result<T, Cause> {
-    let garbled =
-        |error| Cause::Protocol(format!("an answer to {api:?} that cannot be read: {error}"));
-    let mut body = Bytes::copy_from_slice(body);
-    if api.response_header_version(version) > 0 {
-        // The flexible header is the correlation id and tagged fields.
-        let mut header = BytesMut::from(&[0; 4][..]);
-        header.extend_from_slice(&body);
-        body = header.freeze();
-        ResponseHeader::decode(&mut body, api.response_header_version(version)).map_err(garbled)?;
-    }
-    T::decode(&mut body, version).map_err(garbled)
-}
-
 fn millis(ms: i32) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
@@ -353,8 +421,18 @@ fn millis(ms: i32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kafka_protocol::messages::ProduceRequest;
-    use kafka_protocol::protocol::decode_request_header_from_buffer;
+    use bytes::Bytes;
+    use kafka_protocol::messages::api_versions_response::ApiVersion;
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+    use kafka_protocol::messages::produce_response::{
+        PartitionProduceResponse, TopicProduceResponse,
+    };
+    use kafka_protocol::messages::{
+        ApiVersionsResponse, BrokerId, MetadataResponse, ProduceRequest, ProduceResponse,
+    };
+    use kafka_protocol::protocol::{Decodable, decode_request_header_from_buffer};
 
     #[test]
     fn our_produce_request_is_what_the_protocol_crate_reads() {
@@ -410,9 +488,141 @@ mod tests {
         }
     }
 
+    /// An answer as the protocol crate encodes it.
+    fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
+        let mut body = BytesMut::new();
+        message.encode(&mut body, version).unwrap();
+        body.to_vec()
+    }
+
+    fn name(text: &str) -> TopicName {
+        TopicName(StrBytes::from_string(text.to_owned()))
+    }
+
+    #[test]
+    fn metadata_answers_are_read_as_the_protocol_crate_writes_them() {
+        let response = metadata();
+        for version in METADATA.0..=METADATA.1 {
+            let read = metadata_response(&encoded(&response, version), version).unwrap();
+            assert_eq!(read.brokers, [(7, Address::new("h", 9_092))]);
+            assert_eq!(read.topics.len(), 2);
+            assert_eq!(read.topics[0].leaders, [(0, Some(7)), (1, None)]);
+            assert_eq!(read.topics[1].code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        }
+    }
+
+    fn metadata() -> MetadataResponse {
+        let partition = |index, leader, error| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(BrokerId(leader))
+                .with_error_code(error)
+                .with_replica_nodes(vec![BrokerId(7), BrokerId(8)])
+                .with_isr_nodes(vec![BrokerId(7)])
+        };
+        MetadataResponse::default()
+            .with_brokers(vec![
+                MetadataResponseBroker::default()
+                    .with_node_id(BrokerId(7))
+                    .with_host(StrBytes::from_static_str("h"))
+                    .with_port(9_092),
+            ])
+            .with_topics(vec![
+                MetadataResponseTopic::default()
+                    .with_name(Some(name("a")))
+                    .with_partitions(vec![partition(0, 7, 0), partition(1, -1, 5)]),
+                MetadataResponseTopic::default()
+                    .with_name(Some(name("b")))
+                    .with_error_code(3),
+            ])
+    }
+
+    #[test]
+    fn produce_answers_are_read_as_the_protocol_crate_writes_them() {
+        let response = produce();
+        for version in PRODUCE.0..=PRODUCE.1 {
+            let body = encoded(&response, version);
+            let (outcomes, throttle) = produce_response(&body, version).unwrap();
+            assert_eq!(throttle, Duration::from_millis(250));
+            let read: Vec<_> = outcomes
+                .iter()
+                .map(|o| (&*o.topic, o.partition, o.code.0))
+                .collect();
+            assert_eq!(read, [("a", 3, 0), ("a", 4, 6)]);
+        }
+    }
+
+    fn produce() -> ProduceResponse {
+        let partition = |index, code| {
+            PartitionProduceResponse::default()
+                .with_index(index)
+                .with_error_code(code)
+        };
+        ProduceResponse::default()
+            .with_throttle_time_ms(250)
+            .with_responses(vec![
+                TopicProduceResponse::default()
+                    .with_name(name("a"))
+                    .with_partition_responses(vec![partition(3, 0), partition(4, 6)]),
+            ])
+    }
+
+    #[test]
+    fn api_versions_are_read_in_both_layouts() {
+        let api = |key: ApiKey, max| {
+            ApiVersion::default()
+                .with_api_key(key as i16)
+                .with_max_version(max)
+        };
+        let response = ApiVersionsResponse::default().with_api_keys(vec![
+            api(ApiKey::Produce, 13),
+            api(ApiKey::Metadata, 5),
+            api(ApiKey::InitProducerId, 0),
+        ]);
+        for version in [0, API_VERSIONS_NEWEST] {
+            let answer = [vec![0; 4], encoded(&response, version)].concat();
+            let versions = api_versions_response(&answer, version).unwrap().unwrap();
+            let expected = Versions {
+                produce: 7,
+                metadata: 5,
+                init_producer_id: 0,
+            };
+            assert_eq!(versions, expected);
+        }
+    }
+
+    /// What comes from a socket may be anything: an error, and never a panic or
+    /// an allocation of what a count claims.
+    #[test]
+    fn answers_that_were_damaged_are_refused() {
+        let mut random = 1_u64;
+        let mut next = |below: usize| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as usize % below
+        };
+        for body in [encoded(&metadata(), 8), encoded(&produce(), 7)] {
+            for _ in 0..5_000 {
+                let mut damaged = body.clone();
+                damaged.truncate(next(body.len() + 1));
+                for _ in 0..next(4) {
+                    if let Some(byte) = damaged.len().checked_sub(1).map(|last| next(last + 1)) {
+                        damaged[byte] = next(256) as u8;
+                    }
+                }
+                let _ = metadata_response(&damaged, 8);
+                let _ = produce_response(&damaged, 7);
+                let _ = init_producer_id_response(&damaged);
+                let _ = api_versions_response(&damaged, 3);
+            }
+        }
+        assert!(metadata_response(&[0x7f; 40], 8).is_err());
+        assert!(produce_response(&[0x7f; 40], 7).is_err());
+    }
+
     #[test]
     fn a_broker_too_old_for_record_batches_is_told_from_garbage() {
-        use kafka_protocol::messages::api_versions_response::ApiVersion;
         let response = ApiVersionsResponse::default().with_api_keys(vec![
             ApiVersion::default()
                 .with_api_key(ApiKey::Produce as i16)

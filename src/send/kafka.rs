@@ -69,6 +69,12 @@ impl KafkaSender {
         }
     }
 
+    /// Gets ready for a topic before its first line: connects, asks for its
+    /// partitions, and tells if that does not work.
+    pub fn expect(&mut self, topic: &str) {
+        self.producer.topic(topic, Instant::now());
+    }
+
     /// Runs until the queue is closed and everything in it is settled, or until
     /// a stop is requested: then what is not settled goes back to the ledger.
     pub fn run(mut self, mut chunks: Receiver<Chunk>, stop: &Stop) {

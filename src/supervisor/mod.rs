@@ -180,12 +180,13 @@ fn start_senders(
                 })
             }
             Sink::Kafka(kafka) => {
-                let sender = KafkaSender::new(
+                let mut sender = KafkaSender::new(
                     plan.send.clone(),
                     kafka.clone(),
                     Arc::clone(&notices),
                     letters.clone(),
                 );
+                sender.expect(&plan.topic);
                 let obituary = Obituary::new(name.clone(), events);
                 spawn(name, move || {
                     sender.run(chunks, &stop);

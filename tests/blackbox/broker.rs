@@ -14,6 +14,14 @@
 //! check_sequence(&lines, &records).assert_exact();
 //! ```
 
+mod cluster;
+mod wire;
+
+mod batch;
+mod fault;
+mod oracle;
+mod tests;
+
 use std::fmt::Write as _;
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
@@ -27,13 +35,6 @@ pub use fault::{Fault, Misdeed};
 pub use oracle::check_sequence;
 
 use cluster::{Cluster, State};
-
-mod batch;
-mod cluster;
-mod fault;
-mod oracle;
-mod tests;
-mod wire;
 
 /// A running cluster; dropping it ends its threads and judges the clients.
 pub struct Broker {
@@ -117,11 +118,12 @@ impl Broker {
 
     /// `HOST:PORT` of every node, with commas between.
     pub fn addresses(&self) -> String {
-        let nodes = 1..=self.listeners.len() as i32;
-        nodes
-            .map(|node| self.address(node))
-            .collect::<Vec<_>>()
-            .join(",")
+        let addresses: Vec<_> = self.nodes().map(|node| self.address(node)).collect();
+        addresses.join(",")
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = i32> {
+        1..=self.listeners.len() as i32
     }
 
     pub fn address(&self, node: i32) -> String {
@@ -139,19 +141,16 @@ impl Broker {
     #[track_caller]
     pub fn move_leader(&self, topic: &str, partition: i32, node: i32) {
         let mut state = self.cluster.lock();
-        let partitions = state
-            .topics
-            .get_mut(topic)
-            .map(|topic| &mut topic.partitions);
-        let found = partitions.and_then(|partitions| partitions.get_mut(partition as usize));
-        found
-            .unwrap_or_else(|| panic!("there is no {topic}:{partition}"))
-            .leader = node;
+        let partitions = state.topics.get_mut(topic).map(|t| &mut t.partitions);
+        let Some(found) = partitions.and_then(|all| all.get_mut(partition as usize)) else {
+            panic!("there is no {topic}:{partition}");
+        };
+        found.leader = node;
     }
 
     /// All records of a topic, by partition and offset.
     pub fn records(&self, topic: &str) -> Vec<Record> {
-        self.cluster.lock().records(topic)
+        self.cluster.lock().records(topic).cloned().collect()
     }
 
     /// All records of a partition.
@@ -162,12 +161,12 @@ impl Broker {
     }
 
     /// Waits until a topic has at least so many records, and gives them back.
+    /// A violation ends the wait.
     #[track_caller]
     pub fn wait_for(&self, topic: &str, records: usize, deadline: Duration) -> Vec<Record> {
         let what = format!("{records} records in topic '{topic}'");
-        self.wait(&what, deadline, |state| {
-            state.records_count(topic) >= records
-        });
+        let enough = |state: &State| state.records(topic).count() >= records;
+        self.wait(&what, deadline, enough);
         self.records(topic)
     }
 
@@ -175,24 +174,20 @@ impl Broker {
     #[track_caller]
     pub fn wait_for_requests(&self, api: ApiKey, requests: usize, deadline: Duration) {
         let what = format!("{requests} {api:?} requests");
-        self.wait(&what, deadline, |state| {
-            state.requests.get(&api).is_some_and(|&n| n >= requests)
-        });
+        let enough = |state: &State| state.requests.get(&api).is_some_and(|&n| n >= requests);
+        self.wait(&what, deadline, enough);
     }
 
     #[track_caller]
     fn wait(&self, what: &str, deadline: Duration, done: impl Fn(&State) -> bool) {
         let until = Instant::now() + deadline;
-        let state = self
-            .cluster
-            .wait(until, |state| done(state) || !state.violations.is_empty());
-        let failed = !done(&state);
-        drop(state);
-        assert!(
-            !failed,
-            "waited {deadline:?} at most for {what}, but\n{}",
-            self.summary()
-        );
+        let over = |state: &State| done(state) || !state.violations.is_empty();
+        if !done(&self.cluster.wait(until, over)) {
+            panic!(
+                "waited {deadline:?} at most for {what}, but\n{}",
+                self.summary()
+            );
+        }
     }
 
     /// Requests of a kind that have come so far, processed or not.
@@ -222,12 +217,12 @@ impl Broker {
 
     /// All ports away: connections are cut, new ones refused.
     pub fn pause(&self) {
-        (1..=self.listeners.len() as i32).for_each(|node| self.pause_node(node));
+        self.nodes().for_each(|node| self.pause_node(node));
     }
 
     /// All ports back, with everything that was known.
     pub fn resume(&self) {
-        (1..=self.listeners.len() as i32).for_each(|node| self.resume_node(node));
+        self.nodes().for_each(|node| self.resume_node(node));
     }
 
     pub fn pause_node(&self, node: i32) {
@@ -273,44 +268,26 @@ impl Broker {
         let mut text = String::new();
         for (name, topic) in &state.topics {
             let counts: Vec<_> = topic.partitions.iter().map(|p| p.records.len()).collect();
+            let sum: usize = counts.iter().sum();
             let _ = writeln!(
                 text,
-                "  topic '{name}': {} records, by partition {counts:?}",
-                state.records_count(name)
+                "  topic '{name}': {sum} records, by partition {counts:?}"
             );
         }
         let _ = writeln!(text, "  requests: {:?}", state.requests);
         let _ = writeln!(text, "  nodes away: {:?}", state.away);
-        let _ = writeln!(
-            text,
-            "  faults: {} fired, set {:?}",
-            state.faults_fired, state.faults
-        );
+        let (fired, faults) = (state.faults_fired, &state.faults);
+        let _ = writeln!(text, "  faults: {fired} fired, set {faults:?}");
         let _ = write!(text, "  violations: {:#?}", state.violations);
         text
     }
 }
 
 impl State {
-    fn records(&self, topic: &str) -> Vec<Record> {
-        let partitions = self
-            .topics
-            .get(topic)
-            .into_iter()
-            .flat_map(|topic| &topic.partitions);
-        partitions
-            .flat_map(|partition| &partition.records)
-            .cloned()
-            .collect()
-    }
-
-    fn records_count(&self, topic: &str) -> usize {
-        let partitions = self
-            .topics
-            .get(topic)
-            .into_iter()
-            .flat_map(|topic| &topic.partitions);
-        partitions.map(|partition| partition.records.len()).sum()
+    fn records(&self, topic: &str) -> impl Iterator<Item = &Record> {
+        let partitions = self.topics.get(topic).map(|topic| &topic.partitions);
+        let partitions = partitions.into_iter().flatten();
+        partitions.flat_map(|partition| &partition.records)
     }
 }
 

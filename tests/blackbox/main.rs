@@ -10,6 +10,7 @@ mod cli;
 mod docs;
 mod json;
 mod lines;
+mod real;
 mod restart;
 mod rotation;
 mod shipping;

@@ -249,6 +249,64 @@ fn a_broken_sequence_costs_a_new_producer_id_and_no_line() {
     }
 }
 
+/// A broker takes any sequence from a producer id it has not seen (KIP-360): a
+/// second batch in flight got in before the first, which had been refused; the
+/// first then heard of a broken sequence, and everything was sent again. So one
+/// batch travels alone until the producer id is known.
+#[test]
+fn a_first_batch_that_is_refused_is_not_overtaken() {
+    for code in [6, 7, 19] {
+        for partitioning in ["file", "spread"] {
+            let broker = Broker::builder().partitions(2).start();
+            let world = World::new();
+            let mut log = world.log("app.log");
+            let lines = noise(1_000, 10_000);
+            log.write(&lines);
+            broker.fault(Fault::of(Misdeed::Error(code)).on(ApiKey::Produce).times(1));
+            let tail = tail(&world, &[&log], &broker).once();
+            let how = ["--partition", partitioning, "--compression", "none"];
+            tail.args(how).run().exits(0);
+
+            check_sequence(&lines, &broker.records(TOPIC)).assert_exact();
+        }
+    }
+}
+
+/// Answers that are no Kafka are an error of that connection and nothing more.
+#[test]
+fn answers_that_mean_nothing_are_survived() {
+    for misdeed in [Misdeed::Nonsense, Misdeed::AbsurdCounts, Misdeed::Garbage] {
+        for api in [
+            ApiKey::ApiVersions,
+            ApiKey::Metadata,
+            ApiKey::InitProducerId,
+            ApiKey::Produce,
+        ] {
+            let broker = Broker::start();
+            broker.fault(Fault::of(misdeed).on(api).times(2));
+            let world = World::new();
+            let mut log = world.log("app.log");
+            log.write(numbered(0..100));
+            tail(&world, &[&log], &broker).once().run().exits(0);
+            check_sequence(numbered(0..100), &broker.records(TOPIC)).assert_exact();
+        }
+    }
+}
+
+/// Nothing is written, and still the user hears that the address is wrong.
+#[test]
+fn a_follower_with_nothing_to_send_says_that_the_broker_is_away() {
+    let broker = Broker::start();
+    broker.pause();
+    let world = World::new();
+    let log = world.log("app.log");
+    let shipper = tail(&world, &[&log], &broker).start();
+    shipper.says(&format!("cannot reach broker {}", broker.address(1)));
+    broker.resume();
+    shipper.says("connected again");
+    shipper.stop().exits(0);
+}
+
 #[test]
 fn a_broker_that_is_away_at_the_start_loses_nothing() {
     let broker = Broker::start();

@@ -116,10 +116,8 @@ pub fn read(bytes: &Bytes) -> Result<Batch, Flaw> {
         payload.len()
     );
     let payload = Bytes::from(payload);
-    let decoded = RecordBatchDecoder::decode_with_custom_compression(
-        &mut bytes.clone(),
-        Some(|_: &mut Bytes, _| Ok(payload.clone())),
-    );
+    let plain = Some(|_: &mut Bytes, _| Ok(payload.clone()));
+    let decoded = RecordBatchDecoder::decode_with_custom_compression(&mut bytes.clone(), plain);
     let decoded = decoded.map_err(|error| Flaw {
         code: INVALID_RECORD,
         text: format!("cannot be decoded: {error}"),
@@ -130,10 +128,8 @@ pub fn read(bytes: &Bytes) -> Result<Batch, Flaw> {
         latest == Some(max_ms),
         "maxTimestamp is {max_ms}, the latest {latest:?}"
     );
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("it is past 1970")
-        .as_millis();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("it is past 1970").as_millis();
     let plausible = |ms: i64| now.abs_diff(ms.max(0) as u128) <= CLOCK_DIFFERENCE_MAX.as_millis();
     let mut records = Vec::new();
     for (at, record) in decoded.records.into_iter().enumerate() {
@@ -223,13 +219,9 @@ fn decompress(codec: &str, mut packed: &[u8]) -> io::Result<Vec<u8>> {
         }
         "snappy" => plain = snappy(std::mem::take(&mut packed))?,
         "lz4" => {
-            if packed
-                .get(4)
-                .is_none_or(|flags| flags & 0b1110_0001 != 0b0110_0000)
-            {
-                return Err(io::Error::other(
-                    "not a version 1 frame of independent blocks",
-                ));
+            let flags = packed.get(4).copied().unwrap_or(0);
+            if flags & 0b1110_0001 != 0b0110_0000 {
+                return Err(io::Error::other("no version 1 of independent blocks"));
             }
             lz4_flex::frame::FrameDecoder::new(&mut packed).read_to_end(&mut plain)?;
         }

@@ -48,7 +48,7 @@ pub struct Cluster {
     /// Port by node, which count from 1.
     pub ports: Vec<u16>,
     /// A lock and not a message, because tests ask at any time and a condition
-    /// variable tells them of every change. Never held across I/O.
+    /// variable tells them of every change. Never held while reading or writing.
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -280,6 +280,7 @@ impl Cluster {
             Some(Misdeed::Delay(by)) => delay = by,
             Some(Misdeed::Garbage) => bytes = b"HTTP/1.1 400 Bad Request\r\n\r\n".into(),
             Some(Misdeed::Nonsense) => bytes[8..].fill(0xff),
+            Some(Misdeed::AbsurdCounts) => bytes[8..].fill(0x7f),
             Some(Misdeed::WrongCorrelation) => bytes[4] ^= 0x40,
             _ => (),
         }

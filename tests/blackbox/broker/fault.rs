@@ -26,8 +26,11 @@ pub enum Misdeed {
     ErrorAfterAppend(i16),
     /// Processed, and answered by something that is no Kafka.
     Garbage,
-    /// Processed, and answered by a well-framed body that means nothing.
+    /// Processed, and answered by a well-framed body of 0xff, in which compact
+    /// arrays have four thousand million entries.
     Nonsense,
+    /// The same of 0x7f, which does that to arrays with a fixed-width count.
+    AbsurdCounts,
     /// Processed, and answered as if it had been another request.
     WrongCorrelation,
 }

@@ -22,8 +22,8 @@ const IN_FLIGHT_MAX: usize = 5;
 const READ_AHEAD_MAX: usize = 64;
 /// `socket.request.max.bytes` of a broker.
 const REQUEST_BYTES_MAX: usize = 104_857_600;
-/// Slow reading takes what is due in this time at once.
-const SLOW_STEP: Duration = Duration::from_millis(20);
+/// Slow reading takes a second's bytes in so many steps.
+const SLOW_STEPS: usize = 50;
 /// How often a node that is away tries whether it is back, unless it is told.
 const AWAY_LOOK: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 128;
@@ -106,10 +106,8 @@ struct Connection<'a> {
 impl Connection<'_> {
     /// Reads frames until either side hangs up.
     fn read(&self, frames: SyncSender<(Instant, Bytes)>) {
-        let complain = |what| {
-            self.cluster
-                .violation(format!("node {}: {what}", self.node))
-        };
+        let (cluster, node) = (self.cluster, self.node);
+        let complain = |what| cluster.violation(format!("node {node}: {what}"));
         let mut length = [0; 4];
         while self.read_exact(&mut length).is_ok() {
             let length = u32::from_be_bytes(length) as usize;
@@ -125,7 +123,7 @@ impl Connection<'_> {
             let in_flight = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
             if in_flight > IN_FLIGHT_MAX {
                 complain(format!(
-                    "{in_flight} requests in flight, allowed are {IN_FLIGHT_MAX}"
+                    "{in_flight} requests in flight, not {IN_FLIGHT_MAX}"
                 ));
             }
             if frames.send((Instant::now(), frame.into())).is_err() {
@@ -137,18 +135,13 @@ impl Connection<'_> {
     fn read_exact(&self, mut buffer: &mut [u8]) -> io::Result<()> {
         let mut stream = self.stream;
         while !buffer.is_empty() {
-            let rate = self.cluster.lock().read_bytes_per_second;
-            let step = rate.map_or(buffer.len(), |rate| {
-                (rate as f64 * SLOW_STEP.as_secs_f64()).ceil() as usize
-            });
-            let step = step.min(buffer.len());
+            let Some(rate) = self.cluster.lock().read_bytes_per_second else {
+                return stream.read_exact(buffer);
+            };
+            let step = (rate / SLOW_STEPS).clamp(1, buffer.len());
             stream.read_exact(&mut buffer[..step])?;
             buffer = &mut buffer[step..];
-            if let Some(rate) = rate {
-                self.sleep_until(
-                    Instant::now() + Duration::from_secs(1) * step as u32 / rate as u32,
-                );
-            }
+            self.sleep_until(Instant::now() + Duration::from_secs(1) * step as u32 / rate as u32);
         }
         Ok(())
     }
