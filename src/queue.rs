@@ -14,7 +14,7 @@ use crate::ledger::{Claim, FileLedger};
 /// this one limits what many tiny chunks cost beyond their bytes.
 const CHUNKS_MAX: usize = 4_096;
 /// Buffers kept for reuse; only ones of at least [`RECYCLED_BYTES_MIN`] bytes.
-const SPARE_BUFFERS_MAX: usize = 8;
+const SPARE_BUFFERS_MAX: usize = 32;
 /// Smaller buffers are cheaper to allocate than to keep.
 const RECYCLED_BYTES_MIN: usize = 128 << 10;
 /// Larger ones, made for a long line, are not worth their memory.

@@ -15,7 +15,7 @@ use super::{Mistake, Plan, Sink, Source};
 /// Producer threads.
 const PRODUCERS: usize = 2;
 /// Bytes in all queues.
-const QUEUE_BYTES_MAX: usize = 8 << 20;
+const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a batch before compression. A broker takes 1,048,588 by default
 /// (`message.max.bytes`).
 const BATCH_BYTES_MAX: usize = 900 << 10;

@@ -44,6 +44,9 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Requests in flight to one broker; more than 5 breaks idempotence (KIP-98).
     pub in_flight_max: usize,
+    /// Bytes of batches in flight to one broker, beyond which no other request
+    /// follows; bounds memory.
+    pub in_flight_bytes_max: usize,
     /// Bytes of batches in one request; one batch always fits.
     pub request_bytes_max: usize,
     /// First and longest pause before something is tried again.
@@ -66,6 +69,7 @@ impl Options {
             handshake_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             in_flight_max: 5,
+            in_flight_bytes_max: 2_500_000,
             request_bytes_max: 1_000_000,
             backoff: (Duration::from_millis(100), Duration::from_secs(2)),
             creation_grace: Duration::from_secs(3),
@@ -185,7 +189,7 @@ struct Pending {
 enum Request {
     Metadata,
     InitProducerId,
-    Produce(Vec<Sent>),
+    Produce { parts: Vec<Sent>, bytes: usize },
 }
 
 /// One batch of a Produce request.
@@ -403,13 +407,7 @@ impl<R> Producer<R> {
             return false;
         };
         self.connect(&address, now);
-        let options = &self.options;
-        let peer = &self.peers[&address];
-        let free = peer.link.as_ref().is_some_and(|link| {
-            link.versions.is_some() && link.produce_in_flight() < options.in_flight_max
-        });
-        free && peer.silent_until.is_none_or(|until| until <= now)
-            && self.give_identity(topic, partition)
+        self.peers[&address].has_room(&self.options, now) && self.give_identity(topic, partition)
     }
 
     /// The leader of a partition to which another batch may be submitted.
@@ -597,7 +595,7 @@ impl<R> Producer<R> {
                 self.refresh_later(now);
             }
             Request::InitProducerId => self.identity.asking = false,
-            Request::Produce(parts) => {
+            Request::Produce { parts, .. } => {
                 for part in parts {
                     self.settle(&part, None, now);
                 }
@@ -883,7 +881,7 @@ impl<R> Producer<R> {
             Request::InitProducerId => {
                 wire::init_producer_id_response(body).map(|answer| self.apply_identity(answer, now))
             }
-            Request::Produce(parts) => wire::produce_response(body, versions.produce)
+            Request::Produce { parts, .. } => wire::produce_response(body, versions.produce)
                 .map(|answer| self.apply_produce(address, parts, answer, now)),
         };
         // An answer that cannot be read settles nothing.
@@ -1117,12 +1115,8 @@ impl<R> Producer<R> {
             return None;
         };
         self.connect(&address, now);
-        let peer = &self.peers[&address];
-        let link = peer.link.as_ref()?;
-        let free = link.versions.is_some()
-            && link.produce_in_flight() < self.options.in_flight_max
-            && peer.silent_until.is_none_or(|until| until <= now);
-        free.then_some((address, bytes))
+        let room = self.peers[&address].has_room(&self.options, now);
+        room.then_some((address, bytes))
     }
 
     fn send_produce(&mut self, address: &Address, mut parts: Vec<(TopicId, usize)>, now: Instant) {
@@ -1169,7 +1163,11 @@ impl<R> Producer<R> {
             &produce,
         );
         let deadline = now + self.options.request_timeout;
-        link.send(frame, deadline, Request::Produce(sent));
+        let request = Request::Produce {
+            parts: sent,
+            bytes: produce.iter().map(|part| part.batch.len()).sum(),
+        };
+        link.send(frame, deadline, request);
         for (topic, index) in parts {
             let partition = &self.topics[topic.0].partitions[index];
             if !partition.recovering && partition.first_unsent().is_some() {
@@ -1222,9 +1220,29 @@ impl Link {
         });
     }
 
-    fn produce_in_flight(&self) -> usize {
-        let produces = |pending: &&Pending| matches!(pending.kind, Request::Produce(_));
-        self.pending.iter().filter(produces).count()
+    /// Produce requests in flight, and the bytes of their batches.
+    fn produce_in_flight(&self) -> (usize, usize) {
+        let produces = self
+            .pending
+            .iter()
+            .filter_map(|pending| match pending.kind {
+                Request::Produce { bytes, .. } => Some(bytes),
+                _ => None,
+            });
+        produces.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes))
+    }
+}
+
+impl Peer {
+    /// True when another Produce request may go out at once.
+    fn has_room(&self, options: &Options, now: Instant) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| link.versions.is_some()) else {
+            return false;
+        };
+        let (requests, bytes) = link.produce_in_flight();
+        requests < options.in_flight_max
+            && bytes < options.in_flight_bytes_max
+            && self.silent_until.is_none_or(|until| until <= now)
     }
 }
 
