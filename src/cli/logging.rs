@@ -1,7 +1,7 @@
 //! Where messages go, and how many of them.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, LineWriter, Write};
 use std::path::PathBuf;
 
 use log::LevelFilter;
@@ -22,6 +22,7 @@ pub fn init(args: &LoggingArgs, progress: &Progress) -> Result<(), (PathBuf, io:
         (false, _) => LevelFilter::Trace,
     };
     let config = config();
+    // Written line by line: a message is one write, also beside other processes'.
     // Setting a logger fails only when there is one, and this is the only place.
     let _ = match &args.log_file {
         Some(path) => {
@@ -30,15 +31,16 @@ pub fn init(args: &LoggingArgs, progress: &Progress) -> Result<(), (PathBuf, io:
                 .create(true)
                 .open(path)
                 .map_err(|error| (path.clone(), error))?;
-            WriteLogger::init(level, config, file)
+            WriteLogger::init(level, config, LineWriter::new(file))
         }
         None if progress.is_shown() => {
-            WriteLogger::init(level, config, AboveProgress(progress.clone()))
+            let above = AboveProgress(progress.clone());
+            WriteLogger::init(level, config, LineWriter::new(above))
         }
         None if super::colours() => {
             TermLogger::init(level, config, TerminalMode::Stderr, ColorChoice::Always)
         }
-        None => WriteLogger::init(level, config, io::stderr()),
+        None => WriteLogger::init(level, config, LineWriter::new(io::stderr())),
     };
     Ok(())
 }

@@ -820,3 +820,27 @@ fn every_message_has_a_level() {
     assert!(told("INFO") && told("DEBUG"), "{}", ended.stderr);
     assert!(told("WARN") || told("ERROR"), "{}", ended.stderr);
 }
+
+/// The bar is for eyes: on a terminal, with `--once`, and messages stay whole
+/// beside it.
+#[test]
+fn on_a_terminal_once_shows_a_progress_bar() {
+    let world = World::new();
+    let path = log_path(&world);
+    let logship = env!("CARGO_BIN_EXE_logship");
+    let line = format!(
+        "{logship} tail {} --topic demo --once --brokers 127.0.0.1:1 --no-state --timeout 1s",
+        path.to_str().unwrap()
+    );
+    // script(1) gives it a terminal and passes its exit status on.
+    let script = world
+        .logship(["-qec", &line, "/dev/null"])
+        .instead("script");
+    let ended = script.run().exits(3);
+    let screen = String::from_utf8_lossy(&ended.stdout);
+    assert!(screen.contains("lines/s"), "{screen}");
+    assert!(
+        screen.contains("cannot reach broker 127.0.0.1:1: TCP connect"),
+        "{screen}"
+    );
+}

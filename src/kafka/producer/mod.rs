@@ -1,0 +1,423 @@
+//! The idempotent producer: from encoded batches to acknowledgements.
+//!
+//! It is a state machine that one thread owns: [`Producer::handle`] takes what
+//! the connections say, [`Producer::poll`] moves everything on, and
+//! [`Producer::next_outcome`] tells what became of the batches. It never blocks,
+//! holds no line outside a batch, and does not decide where a line goes.
+//!
+//! The rule that keeps every record once and in order (KIP-98): when a batch
+//! of a partition fails, first everything in flight for that partition is
+//! settled, then the unacknowledged batches go out again one at a time, in
+//! order, with the sequences they had. When the sequences themselves are beyond
+//! repair, the batches are returned to the caller, who still has the lines,
+//! and the partition goes on with a new producer id.
+
+mod cluster;
+mod dispatch;
+mod partition;
+mod peer;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::address::Address;
+use super::batch::{BatchBuilder, ProducerId, next_sequence};
+use super::connection::Event;
+use super::error::{ConnectionError, ErrorCode};
+use partition::{Batch, BatchState, Topic};
+use peer::Peer;
+
+/// Events that may wait for the producer's thread; connections block beyond.
+const EVENTS_MAX: usize = 1_024;
+/// Batch buffers kept for reuse.
+const SPARE_BUFFERS_MAX: usize = 2;
+
+/// How a [`Producer`] behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to ask for the cluster; at least one.
+    pub bootstrap: Vec<Address>,
+    /// The name the brokers' logs and quotas know us by.
+    pub client_id: String,
+    /// Opening a TCP connection.
+    pub connect_timeout: Duration,
+    /// The first exchange on a new connection.
+    pub handshake_timeout: Duration,
+    /// How long to wait for an answer before the connection is given up.
+    pub request_timeout: Duration,
+    /// Requests in flight to one broker; more than 5 breaks idempotence (KIP-98).
+    pub in_flight_max: usize,
+    /// Bytes of batches in flight to one broker, beyond which no other request
+    /// follows; bounds memory.
+    pub in_flight_bytes_max: usize,
+    /// Bytes of batches in one request; one batch always fits.
+    pub request_bytes_max: usize,
+    /// First and longest pause before something is tried again.
+    pub backoff: (Duration, Duration),
+    /// How long a new topic may be unknown or without leaders before it is told.
+    pub creation_grace: Duration,
+    /// Pause before a topic that waits for a human is tried again.
+    pub waiting_pause: Duration,
+    /// Metadata is asked for again after this long.
+    pub metadata_age_max: Duration,
+}
+
+impl Options {
+    /// The defaults, for these brokers.
+    pub fn new(bootstrap: Vec<Address>) -> Options {
+        Options {
+            bootstrap,
+            client_id: "logship".to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            in_flight_max: 5,
+            in_flight_bytes_max: 2_500_000,
+            request_bytes_max: 1_000_000,
+            backoff: (Duration::from_millis(100), Duration::from_secs(2)),
+            creation_grace: Duration::from_secs(3),
+            waiting_pause: Duration::from_secs(1),
+            metadata_age_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A topic this producer knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TopicId(usize);
+
+/// What became of batches. `R` is what the caller attached to each.
+#[derive(Debug)]
+pub enum Outcome<R> {
+    /// All in-sync replicas have the batch.
+    Acked {
+        /// Of the topic.
+        topic: TopicId,
+        /// What the caller attached.
+        receipt: R,
+    },
+    /// Known not to be in the log, in the order they were submitted; to be
+    /// sent again by the caller.
+    Returned {
+        /// Of the topic.
+        topic: TopicId,
+        /// What the caller attached.
+        receipts: Vec<R>,
+        /// `Some(bytes)` when the first of them, that many bytes before
+        /// compression, was more than the broker takes: make smaller ones.
+        too_large: Option<usize>,
+    },
+    /// A single record that the broker will never accept.
+    Refused {
+        /// Of the topic.
+        topic: TopicId,
+        /// What the caller attached.
+        receipt: R,
+        /// Why.
+        code: ErrorCode,
+    },
+}
+
+/// Changes of state that a person may want to hear of.
+#[derive(Debug)]
+pub enum Notice {
+    /// A broker cannot be reached, or not any more.
+    Unreachable(ConnectionError),
+    /// A broker that could not be reached is there again, or for the first time.
+    Reached(Address),
+    /// Nothing of this topic gets through, and this is why.
+    TopicWaits(String, ErrorCode),
+    /// The topic that waited gets through.
+    TopicReady(String),
+    /// The brokers refuse to hand out a producer id.
+    NoProducerId(ErrorCode),
+    /// A request failed and is tried again.
+    Retried {
+        /// Topic name.
+        topic: String,
+        /// Partition index.
+        partition: i32,
+        /// What the broker answered.
+        code: ErrorCode,
+    },
+}
+
+/// Sends batches to the partitions of a cluster.
+#[derive(Debug)]
+pub struct Producer<R> {
+    options: Options,
+    events: (Sender<Event>, Receiver<Event>),
+    peers: HashMap<Address, Peer>,
+    nodes: HashMap<i32, Address>,
+    bootstrap_next: usize,
+    topics: Vec<Topic<R>>,
+    topic_ids: HashMap<String, TopicId>,
+    identity: Identity,
+    metadata: Metadata,
+    /// Batches to be sent, oldest first: topic, partition.
+    unsent: VecDeque<(TopicId, usize)>,
+    outcomes: VecDeque<Outcome<R>>,
+    notices: VecDeque<Notice>,
+    spare: Vec<Vec<u8>>,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Identity {
+    current: Option<ProducerId>,
+    wanted: bool,
+    asking: bool,
+    retry_at: Option<Instant>,
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Metadata {
+    due: Option<Instant>,
+    asking: bool,
+    failures: u32,
+    newest: Option<Instant>,
+}
+
+impl<R> Producer<R> {
+    /// A producer that connects when it has something to do.
+    pub fn new(options: Options) -> Self {
+        Producer {
+            options,
+            events: bounded(EVENTS_MAX),
+            peers: HashMap::new(),
+            nodes: HashMap::new(),
+            bootstrap_next: 0,
+            topics: Vec::new(),
+            topic_ids: HashMap::new(),
+            identity: Identity {
+                current: None,
+                wanted: false,
+                asking: false,
+                retry_at: None,
+                told: false,
+            },
+            metadata: Metadata {
+                due: None,
+                asking: false,
+                failures: 0,
+                newest: None,
+            },
+            unsent: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            notices: VecDeque::new(),
+            spare: Vec::new(),
+            last_id: 0,
+        }
+    }
+
+    /// What the connections say; feed it to [`Producer::handle`].
+    pub fn events(&self) -> Receiver<Event> {
+        self.events.1.clone()
+    }
+
+    /// The topic of this name; asks for its metadata when it is new.
+    pub fn topic(&mut self, name: &str, now: Instant) -> TopicId {
+        if let Some(&id) = self.topic_ids.get(name) {
+            return id;
+        }
+        let id = TopicId(self.topics.len());
+        self.topics.push(Topic {
+            name: name.to_owned(),
+            error: None,
+            failing_since: None,
+            told: false,
+            denied: false,
+            partitions: Vec::new(),
+            first_count: 0,
+        });
+        self.topic_ids.insert(name.to_owned(), id);
+        self.identity.wanted |= self.identity.current.is_none();
+        self.metadata.due = Some(now);
+        id
+    }
+
+    /// The name of a topic.
+    pub fn topic_name(&self, topic: TopicId) -> &str {
+        &self.topics[topic.0].name
+    }
+
+    /// Why nothing of this topic gets through, if so.
+    pub fn topic_error(&self, topic: TopicId) -> Option<ErrorCode> {
+        self.topics[topic.0].error
+    }
+
+    /// How many partitions the topic had when it was first seen, 0 while that
+    /// is not known. It stays when partitions are added, so that what is
+    /// hashed to a partition stays there; it follows when they get fewer.
+    pub fn partitions(&self, topic: TopicId) -> usize {
+        self.topics[topic.0].first_count
+    }
+
+    /// How many partitions the topic has now.
+    pub fn partitions_now(&self, topic: TopicId) -> usize {
+        let partitions = &self.topics[topic.0].partitions;
+        partitions
+            .iter()
+            .filter(|partition| !partition.gone)
+            .count()
+    }
+
+    /// True when a batch for this partition would go out at once. When only a
+    /// connection or a producer id is missing, it is on its way after this.
+    pub fn ready(&mut self, topic: TopicId, partition: usize, now: Instant) -> bool {
+        let Some(leader) = self.usable(topic, partition) else {
+            return false;
+        };
+        let Some(address) = self.nodes.get(&leader).cloned() else {
+            self.refresh(now);
+            return false;
+        };
+        self.connect(&address, now);
+        self.peers[&address].has_room(&self.options, now) && self.give_identity(topic, partition)
+    }
+
+    /// The leader of a partition to which another batch may be submitted.
+    fn usable(&self, topic: TopicId, partition: usize) -> Option<i32> {
+        let topic = &self.topics[topic.0];
+        let partition = topic.partitions.get(partition)?;
+        let batches_max = if partition.proven {
+            self.options.in_flight_max
+        } else {
+            1
+        };
+        let fit = topic.error.is_none()
+            && !partition.gone
+            && !partition.recovering
+            && !partition.queued
+            && partition.batches.len() < batches_max;
+        partition.leader.filter(|_| fit)
+    }
+
+    /// Sees to it that a partition has a producer id, or that one is asked for.
+    fn give_identity(&mut self, topic: TopicId, partition: usize) -> bool {
+        let partition = &mut self.topics[topic.0].partitions[partition];
+        if partition.producer.is_some() {
+            return true;
+        }
+        match self.identity.current {
+            Some(id) if partition.broken != Some(id) => {
+                partition.producer = Some(id);
+                partition.proven = false;
+                partition.next_sequence = 0;
+                true
+            }
+            _ => {
+                self.identity.wanted = true;
+                false
+            }
+        }
+    }
+
+    /// Finishes the builder's batch and submits it to a partition that is
+    /// [`ready`](Producer::ready); [`Producer::poll`] sends it.
+    ///
+    /// # Panics
+    /// When the partition is not ready or the builder is empty.
+    pub fn submit(
+        &mut self,
+        topic: TopicId,
+        partition: usize,
+        builder: &mut BatchBuilder,
+        receipt: R,
+    ) {
+        assert!(!builder.is_empty(), "an empty batch is not sent");
+        let recycled = self.spare.pop().unwrap_or_default();
+        let (records, plain_bytes) = (builder.records(), builder.bytes());
+        self.last_id += 1;
+        let id = self.last_id;
+        let part = &mut self.topics[topic.0].partitions[partition];
+        let producer = part.producer.expect("a ready partition has a producer id");
+        let bytes = builder.finish(producer, part.next_sequence, recycled);
+        part.next_sequence = next_sequence(part.next_sequence, records);
+        part.batches.push_back(Batch {
+            id,
+            bytes: Arc::new(bytes),
+            records,
+            plain_bytes,
+            receipt,
+            state: BatchState::Unsent,
+            poison: None,
+        });
+        self.queue(topic, partition);
+    }
+
+    /// The next outcome, oldest first.
+    pub fn next_outcome(&mut self) -> Option<Outcome<R>> {
+        self.outcomes.pop_front()
+    }
+
+    /// The next notice, oldest first.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// True while a submitted batch has no outcome that the caller has seen.
+    pub fn is_busy(&self) -> bool {
+        if !self.outcomes.is_empty() {
+            return true;
+        }
+        let partitions = || self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions().any(|partition| !partition.batches.is_empty())
+    }
+
+    /// Takes in what a connection says.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Up(id, versions) => self.up(id, versions),
+            Event::Answer(id, answer) => self.answer(id, &answer, now),
+            Event::Down(id, error) => self.down(id, error, now),
+        }
+    }
+
+    /// Moves everything on that can move. Returns when it wants to be called
+    /// again at the latest.
+    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
+        self.expire(now);
+        self.ask(now);
+        self.flush(now);
+        self.next_deadline(now)
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let peers = self.peers.values().flat_map(|peer| {
+            let oldest = peer.link.as_ref().and_then(|link| link.pending.front());
+            [
+                peer.retry_at,
+                peer.silent_until,
+                oldest.map(|pending| pending.deadline),
+            ]
+        });
+        let unsent = self
+            .unsent
+            .iter()
+            .map(|&(topic, index)| self.topics[topic.0].partitions[index].retry_at);
+        let metadata = [self.metadata.due.filter(|_| !self.metadata.asking)];
+        peers
+            .chain(unsent)
+            .chain(metadata)
+            .chain([self.identity.retry_at])
+            .flatten()
+            .filter(|&at| at > now)
+            .min()
+    }
+}
+
+/// The pause before attempt `failures` + 1: doubling, with up to a fifth of
+/// jitter so that many producers do not come back in step.
+fn pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let base = doubled.min(longest);
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.subsec_nanos());
+    base.mul_f64(0.9 + f64::from(seed % 1_000) / 5_000.0)
+}

@@ -1,0 +1,315 @@
+//! Partitions and their batches: what an answer settles, and what follows.
+//!
+//! The rule of KIP-98 lives here: settle everything in flight, then resend one
+//! at a time. How a batch travels does not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::address::Address;
+use super::super::batch::ProducerId;
+use super::super::connection::ConnectionId;
+use super::super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
+use super::super::wire::{self, Versions};
+use super::peer::{Request, Sent, take_pending};
+use super::{Notice, Outcome, Producer, SPARE_BUFFERS_MAX, TopicId, pause};
+
+#[derive(Debug)]
+pub(super) struct Topic<R> {
+    pub(super) name: String,
+    pub(super) error: Option<ErrorCode>,
+    /// Since when it has an error.
+    pub(super) failing_since: Option<Instant>,
+    /// The error was told.
+    pub(super) told: bool,
+    /// The error came from Produce, so that Metadata cannot say it is over.
+    pub(super) denied: bool,
+    pub(super) partitions: Vec<Partition<R>>,
+    /// Partitions that the topic had when it was first seen; see
+    /// [`Producer::partitions`].
+    pub(super) first_count: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Partition<R> {
+    pub(super) leader: Option<i32>,
+    pub(super) producer: Option<ProducerId>,
+    /// The producer id whose sequences broke here, never used again.
+    pub(super) broken: Option<ProducerId>,
+    /// The broker has acknowledged something under the producer id. Until then
+    /// it takes *any* sequence for the first (KIP-360), so that a second batch
+    /// in flight could get in before the first one.
+    pub(super) proven: bool,
+    pub(super) next_sequence: i32,
+    pub(super) batches: VecDeque<Batch<R>>,
+    /// Settle what is in flight, then resend one at a time.
+    pub(super) recovering: bool,
+    pub(super) failures: u32,
+    pub(super) retry_at: Option<Instant>,
+    /// It stands in `unsent`.
+    pub(super) queued: bool,
+    /// The topic was made again with fewer partitions.
+    pub(super) gone: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch<R> {
+    pub(super) id: u64,
+    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) records: u32,
+    /// Before compression.
+    pub(super) plain_bytes: usize,
+    pub(super) receipt: R,
+    pub(super) state: BatchState,
+    pub(super) poison: Option<ErrorCode>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchState {
+    Unsent,
+    InFlight,
+    /// Acknowledged, but one before it is not yet.
+    Acked,
+}
+
+impl<R> Default for Partition<R> {
+    fn default() -> Self {
+        Partition {
+            leader: None,
+            producer: None,
+            broken: None,
+            proven: false,
+            next_sequence: 0,
+            batches: VecDeque::new(),
+            recovering: false,
+            failures: 0,
+            retry_at: None,
+            queued: false,
+            gone: false,
+        }
+    }
+}
+
+impl<R> Partition<R> {
+    pub(super) fn in_flight(&self) -> bool {
+        self.batches
+            .iter()
+            .any(|batch| batch.state == BatchState::InFlight)
+    }
+
+    pub(super) fn front_is_acked(&self) -> bool {
+        let front = self.batches.front();
+        front.is_some_and(|batch| batch.state == BatchState::Acked)
+    }
+
+    pub(super) fn first_unsent(&self) -> Option<usize> {
+        self.batches
+            .iter()
+            .position(|batch| batch.state == BatchState::Unsent)
+    }
+}
+
+impl<R> Producer<R> {
+    pub(super) fn answer(&mut self, id: ConnectionId, answer: &[u8], now: Instant) {
+        let Some((address, peer)) = self.owner(id) else {
+            return;
+        };
+        let address = address.clone();
+        let taken = take_pending(peer, answer);
+        let outcome = taken.and_then(|(kind, versions, body)| {
+            self.understand(&address, kind, versions, body, now)
+        });
+        if let Err(cause) = outcome {
+            let error = ConnectionError {
+                address,
+                stage: Stage::Serving,
+                cause,
+            };
+            self.down(id, error, now);
+        }
+    }
+
+    pub(super) fn understand(
+        &mut self,
+        address: &Address,
+        kind: Request,
+        versions: Versions,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<(), Cause> {
+        let decoded = match &kind {
+            Request::Metadata => wire::metadata_response(body, versions.metadata)
+                .map(|answer| self.apply_metadata(answer, now)),
+            Request::InitProducerId => {
+                wire::init_producer_id_response(body).map(|answer| self.apply_identity(answer, now))
+            }
+            Request::Produce { parts, .. } => wire::produce_response(body, versions.produce)
+                .map(|answer| self.apply_produce(address, parts, answer, now)),
+        };
+        // An answer that cannot be read settles nothing.
+        decoded.inspect_err(|_| self.unanswered(kind, now))
+    }
+
+    pub(super) fn apply_produce(
+        &mut self,
+        address: &Address,
+        parts: &[Sent],
+        (outcomes, throttle): (Vec<wire::ProduceOutcome>, Duration),
+        now: Instant,
+    ) {
+        if !throttle.is_zero()
+            && let Some(peer) = self.peers.get_mut(address)
+        {
+            peer.silent_until = Some(now + throttle);
+        }
+        for part in parts {
+            let code = outcomes
+                .iter()
+                .find(|outcome| {
+                    outcome.partition as usize == part.partition
+                        && outcome.topic == self.topics[part.topic.0].name
+                })
+                .map(|outcome| outcome.code);
+            self.settle(part, code, now);
+        }
+    }
+
+    /// One batch is no longer in flight: `None` when nobody knows what became of it.
+    pub(super) fn settle(&mut self, sent: &Sent, code: Option<ErrorCode>, now: Instant) {
+        let topic = &mut self.topics[sent.topic.0];
+        let partition = &mut topic.partitions[sent.partition];
+        let Some(at) = partition.batches.iter().position(|b| b.id == sent.batch) else {
+            return;
+        };
+        let verdict = code.map_or(Verdict::Refresh, ErrorCode::verdict);
+        if verdict == Verdict::Accepted {
+            partition.batches[at].state = BatchState::Acked;
+            partition.proven = true;
+            self.advance(sent.topic, sent.partition);
+            return;
+        }
+        let batch = &mut partition.batches[at];
+        batch.state = BatchState::Unsent;
+        // A gap behind a batch that failed is no trouble of its own: the
+        // sequences are broken only when the first batch, alone, hears of it.
+        let alone = at == 0 && partition.recovering && !partition.in_flight();
+        let echo = verdict == Verdict::NewProducer && !alone;
+        let batch = &mut partition.batches[at];
+        batch.poison = code.filter(|_| verdict == Verdict::Poison);
+        partition.recovering = true;
+        if let Some(code) = code.filter(|_| !echo) {
+            self.notices.push_back(Notice::Retried {
+                topic: topic.name.clone(),
+                partition: sent.partition as i32,
+                code,
+            });
+        }
+        match verdict {
+            Verdict::Accepted | Verdict::Poison => {}
+            Verdict::NewProducer if echo => {}
+            Verdict::NewProducer => {
+                self.give_back(sent.topic, sent.partition, None);
+                return;
+            }
+            Verdict::Retry | Verdict::Refresh => {
+                partition.failures += 1;
+                partition.retry_at = Some(now + pause(self.options.backoff, partition.failures));
+            }
+            Verdict::TopicWaits => {
+                partition.retry_at = Some(now + self.options.waiting_pause);
+                topic.denied = true;
+                self.topic_fails(sent.topic, code.expect("a verdict on a code"), now);
+                self.metadata.due = Some(now + self.options.waiting_pause);
+            }
+        }
+        if verdict == Verdict::Refresh {
+            self.refresh(now);
+        }
+        self.advance(sent.topic, sent.partition);
+    }
+
+    /// Reports what is acknowledged in order and decides what comes next for a
+    /// partition whose state has changed.
+    pub(super) fn advance(&mut self, id: TopicId, index: usize) {
+        let topic = &mut self.topics[id.0];
+        let partition = &mut topic.partitions[index];
+        while partition.front_is_acked()
+            && let Some(batch) = partition.batches.pop_front()
+        {
+            partition.failures = 0;
+            partition.retry_at = None;
+            if std::mem::take(&mut topic.denied) {
+                topic.told = false;
+                self.notices
+                    .push_back(Notice::TopicReady(topic.name.clone()));
+            }
+            if let Ok(bytes) = Arc::try_unwrap(batch.bytes)
+                && self.spare.len() < SPARE_BUFFERS_MAX
+            {
+                self.spare.push(bytes);
+            }
+            self.outcomes.push_back(Outcome::Acked {
+                topic: id,
+                receipt: batch.receipt,
+            });
+        }
+        if partition.batches.is_empty() {
+            partition.recovering = false;
+            return;
+        }
+        if partition.in_flight() {
+            return;
+        }
+        if partition.gone {
+            self.give_back(id, index, None);
+        } else if let Some(code) = partition.batches[0].poison {
+            self.set_aside(id, index, code);
+        } else if partition.recovering {
+            self.queue(id, index);
+        }
+    }
+
+    /// Deals with a batch that is not accepted as it is, everything else of its
+    /// partition being settled.
+    pub(super) fn set_aside(&mut self, id: TopicId, index: usize, code: ErrorCode) {
+        let partition = &mut self.topics[id.0].partitions[index];
+        let first = &partition.batches[0];
+        if first.records > 1 {
+            let bytes = first.plain_bytes;
+            self.give_back(id, index, Some(bytes));
+            return;
+        }
+        if let Some(batch) = partition.batches.pop_front() {
+            self.outcomes.push_back(Outcome::Refused {
+                topic: id,
+                receipt: batch.receipt,
+                code,
+            });
+        }
+        self.give_back(id, index, None);
+    }
+
+    /// Returns all batches of a partition that are not in the log, none of them
+    /// being in flight, and lets it go on with a producer id that is new to it.
+    pub(super) fn give_back(&mut self, id: TopicId, index: usize, too_large: Option<usize>) {
+        let partition = &mut self.topics[id.0].partitions[index];
+        let acked = |batch: &Batch<R>| batch.state == BatchState::Acked;
+        let (acked, returned): (Vec<_>, Vec<_>) = partition.batches.drain(..).partition(acked);
+        partition.broken = partition.producer.take();
+        partition.recovering = false;
+        partition.retry_at = None;
+        for Batch { receipt, .. } in acked {
+            self.outcomes
+                .push_back(Outcome::Acked { topic: id, receipt });
+        }
+        let receipts: Vec<R> = returned.into_iter().map(|batch| batch.receipt).collect();
+        if !receipts.is_empty() {
+            self.outcomes.push_back(Outcome::Returned {
+                topic: id,
+                receipts,
+                too_large,
+            });
+        }
+    }
+}

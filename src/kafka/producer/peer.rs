@@ -1,0 +1,234 @@
+//! The brokers as peers: connections, and requests in flight on them.
+//!
+//! What an answer means for a partition is decided in `partition`.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::super::address::Address;
+use super::super::connection::{Connection, ConnectionId, Timeouts};
+use super::super::error::{Cause, ConnectionError, Stage};
+use super::super::wire::{self, Versions};
+use super::{Notice, Options, Producer, TopicId, pause};
+
+/// Where we stand with one broker address.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) link: Option<Link>,
+    pub(super) failures: u32,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) told: bool,
+    pub(super) silent_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    /// `None` while it connects.
+    pub(super) versions: Option<Versions>,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) correlation: i32,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) correlation: i32,
+    pub(super) deadline: Instant,
+    pub(super) kind: Request,
+}
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Metadata,
+    InitProducerId,
+    Produce { parts: Vec<Sent>, bytes: usize },
+}
+
+/// One batch of a Produce request.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) topic: TopicId,
+    pub(super) partition: usize,
+    pub(super) batch: u64,
+}
+
+impl Link {
+    pub(super) fn versions(&self) -> Versions {
+        self.versions.expect("requests follow the handshake")
+    }
+
+    pub(super) fn next_correlation(&mut self) -> i32 {
+        self.correlation = self.correlation.wrapping_add(1);
+        self.correlation
+    }
+
+    pub(super) fn send(&mut self, frame: wire::Frame, deadline: Instant, kind: Request) {
+        // When the connection is closing, its end settles the request.
+        self.connection.send(frame);
+        self.pending.push_back(Pending {
+            correlation: self.correlation,
+            deadline,
+            kind,
+        });
+    }
+
+    /// Produce requests in flight, and the bytes of their batches.
+    pub(super) fn produce_in_flight(&self) -> (usize, usize) {
+        let produces = self
+            .pending
+            .iter()
+            .filter_map(|pending| match pending.kind {
+                Request::Produce { bytes, .. } => Some(bytes),
+                _ => None,
+            });
+        produces.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes))
+    }
+}
+
+impl Peer {
+    /// True when another Produce request may go out at once.
+    pub(super) fn has_room(&self, options: &Options, now: Instant) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| link.versions.is_some()) else {
+            return false;
+        };
+        let (requests, bytes) = link.produce_in_flight();
+        requests < options.in_flight_max
+            && bytes < options.in_flight_bytes_max
+            && self.silent_until.is_none_or(|until| until <= now)
+    }
+}
+
+pub(super) fn link_of<'a>(
+    peers: &'a mut HashMap<Address, Peer>,
+    address: &Address,
+) -> &'a mut Link {
+    peers
+        .get_mut(address)
+        .and_then(|peer| peer.link.as_mut())
+        .expect("the caller chose a connected peer")
+}
+
+/// Brokers answer the requests of a connection in their order.
+pub(super) fn take_pending<'a>(
+    peer: &mut Peer,
+    answer: &'a [u8],
+) -> Result<(Request, Versions, &'a [u8]), Cause> {
+    let link = peer.link.as_mut().expect("the owner was found by its link");
+    let (correlation, body) = wire::split_correlation(answer)?;
+    match link.pending.front() {
+        Some(pending) if pending.correlation == correlation => {
+            let pending = link.pending.pop_front().expect("it was just seen");
+            Ok((pending.kind, link.versions(), body))
+        }
+        _ => Err(Cause::Protocol(format!(
+            "an answer to request {correlation}, which is not the next"
+        ))),
+    }
+}
+
+impl<R> Producer<R> {
+    pub(super) fn connect(&mut self, address: &Address, now: Instant) {
+        let peer = self.peers.entry(address.clone()).or_default();
+        if peer.link.is_some() || peer.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.last_id += 1;
+        let timeouts = Timeouts {
+            connect: self.options.connect_timeout,
+            handshake: self.options.handshake_timeout,
+        };
+        peer.link = Some(Link {
+            connection: Connection::open(
+                self.last_id,
+                address.clone(),
+                &self.options.client_id,
+                &timeouts,
+                self.events.0.clone(),
+            ),
+            versions: None,
+            pending: VecDeque::new(),
+            correlation: 0,
+        });
+    }
+
+    /// The address and peer that a live connection belongs to.
+    pub(super) fn owner(&mut self, id: ConnectionId) -> Option<(&Address, &mut Peer)> {
+        self.peers.iter_mut().find(|(_, peer)| {
+            peer.link
+                .as_ref()
+                .is_some_and(|link| link.connection.id() == id)
+        })
+    }
+
+    pub(super) fn up(&mut self, id: ConnectionId, versions: Versions) {
+        let Some((address, peer)) = self.owner(id) else {
+            return;
+        };
+        let address = address.clone();
+        peer.failures = 0;
+        peer.retry_at = None;
+        let first = !std::mem::replace(&mut peer.told, false);
+        if let Some(link) = &mut peer.link {
+            link.versions = Some(versions);
+        }
+        log::debug!("connected to broker {address} first={first} versions={versions:?}");
+        self.notices.push_back(Notice::Reached(address));
+    }
+
+    pub(super) fn down(&mut self, id: ConnectionId, error: ConnectionError, now: Instant) {
+        let backoff = self.options.backoff;
+        let Some((_, peer)) = self.owner(id) else {
+            return;
+        };
+        let link = peer.link.take().expect("the owner was found by its link");
+        let idle = link.pending.is_empty() && error.is_hang_up() && link.versions.is_some();
+        if !idle {
+            peer.failures += 1;
+            peer.retry_at = Some(now + pause(backoff, peer.failures));
+            peer.told = true;
+            self.notices.push_back(Notice::Unreachable(error));
+        }
+        for pending in link.pending {
+            self.unanswered(pending.kind, now);
+        }
+        if !idle {
+            self.refresh_later(now);
+        }
+    }
+
+    pub(super) fn unanswered(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Metadata => {
+                self.metadata.asking = false;
+                self.refresh_later(now);
+            }
+            Request::InitProducerId => self.identity.asking = false,
+            Request::Produce { parts, .. } => {
+                for part in parts {
+                    self.settle(&part, None, now);
+                }
+            }
+        }
+    }
+
+    /// Gives up connections whose oldest request was not answered in time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let overdue: Vec<(ConnectionId, Address)> = self
+            .peers
+            .iter()
+            .filter_map(|(address, peer)| {
+                let link = peer.link.as_ref()?;
+                let oldest = link.pending.front()?;
+                (oldest.deadline <= now).then(|| (link.connection.id(), address.clone()))
+            })
+            .collect();
+        for (id, address) in overdue {
+            let error = ConnectionError {
+                address,
+                stage: Stage::Serving,
+                cause: Cause::Silence(self.options.request_timeout),
+            };
+            self.down(id, error, now);
+        }
+    }
+}
