@@ -117,7 +117,13 @@ impl KafkaSender {
     fn accept(&mut self, chunk: Chunk) {
         let now = Instant::now();
         let topic = self.producer.topic(&chunk.file.origin().topic, now);
-        let key = (topic, self.partition_of(topic, &chunk));
+        // Behind what waits to be placed, even if partitions have come to be
+        // known meanwhile: it must not overtake.
+        let unplaced = self.lanes.contains_key(&(topic, None));
+        let partition = (!unplaced)
+            .then(|| self.partition_of(topic, &chunk))
+            .flatten();
+        let key = (topic, partition);
         self.lanes.entry(key).or_default().push(chunk, now);
     }
 
