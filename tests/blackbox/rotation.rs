@@ -208,28 +208,6 @@ fn a_file_deleted_and_created_again_at_once_is_read_from_its_beginning() {
     }
 }
 
-/// A sleeping file has no handle, so that its inode can be given to the next
-/// file at once: the name, the device and the inode are the same then.
-#[test]
-fn a_sleeping_file_wakes_also_as_another_file_with_its_inode() {
-    let world = World::new();
-    let mut log = world.log("app.log");
-    let mut grows = world.log("grows.log");
-    let mut shipper = world.tail([&log, &grows]).since_beginning().start();
-    log.write(["a first line of the old file"]);
-    shipper.delivers(["a first line of the old file"]);
-    grows.write(["one"]);
-    shipper.delivers(["one"]);
-    shipper.has_open(false, |path| path.extension().is_some_and(|is| is == "log"));
-
-    drop(std::mem::replace(&mut log, world.later("app.log")));
-    fs::remove_file(log.path()).unwrap();
-    log.write(["a first line of the new file, which is longer"]);
-    shipper.delivers(["a first line of the new file, which is longer"]);
-    grows.write(["two"]);
-    shipper.delivers(["two"]);
-}
-
 #[test]
 fn a_file_renamed_inside_the_glob_is_not_read_again() {
     let world = World::new();
