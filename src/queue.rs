@@ -187,9 +187,10 @@ impl Chunk {
     }
 
     /// True when the file's tailer will read this range again, so that sending
-    /// it would put it out of order and send it twice.
+    /// it would put it out of order and send it twice. What cannot be read
+    /// again, because the file was truncated, is never stale.
     pub fn is_stale(&self) -> bool {
-        self.epoch != self.file.flow().epoch()
+        self.epoch != self.file.flow().epoch() && !self.file.is_gone()
     }
 
     /// Where the lines begin that were not handed over yet.

@@ -325,6 +325,11 @@ impl FileLedger {
         }
     }
 
+    /// True when the bytes are gone: what comes back is lost.
+    pub fn is_gone(&self) -> bool {
+        self.state().gone
+    }
+
     /// A newer life of the same inode is open: this one is not written down.
     pub fn supersede(&self) {
         self.state().superseded = true;

@@ -58,7 +58,7 @@ impl Lane {
         if chunk.is_stale() {
             return;
         }
-        if self.stalled {
+        if self.stalled && !chunk.file.is_gone() {
             self.hold(&chunk);
             return;
         }
@@ -100,21 +100,27 @@ impl Lane {
     /// Lets go of chunks whose tailers read them again.
     pub fn purge(&mut self) {
         self.chunks.retain(|(_, chunk)| !chunk.is_stale());
-        self.bytes = self
-            .chunks
-            .iter()
-            .map(|(_, chunk)| chunk.bytes().len())
-            .sum();
+        self.count_bytes();
     }
 
-    /// Gives everything back and tells the tailers to hold still: the file is
-    /// the buffer, and the queue's room is for those who can use it.
+    fn count_bytes(&mut self) {
+        let bytes = self.chunks.iter().map(|(_, chunk)| chunk.bytes().len());
+        self.bytes = bytes.sum();
+    }
+
+    /// Gives back what can be read again and tells the tailers to hold still:
+    /// the file is the buffer, and the queue's room is for those who can use it.
     pub fn stall(&mut self) {
         self.stalled = true;
-        for (_, chunk) in std::mem::take(&mut self.chunks) {
+        let chunks = std::mem::take(&mut self.chunks);
+        let (only_here, in_file): (VecDeque<_>, VecDeque<_>) = chunks
+            .into_iter()
+            .partition(|(_, chunk)| chunk.file.is_gone());
+        for (_, chunk) in in_file {
             self.hold(&chunk);
         }
-        self.bytes = 0;
+        self.chunks = only_here;
+        self.count_bytes();
     }
 
     /// Lets the tailers go on.

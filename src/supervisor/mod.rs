@@ -56,7 +56,8 @@ pub enum StartError {
 /// What the threads tell the supervisor.
 #[derive(Debug)]
 enum Event {
-    TailerEnded(PathBuf, End),
+    /// The tailer with this number.
+    TailerEnded(u64, End),
     /// Standard output is done with, and why.
     StdoutEnded(StdoutEnd),
     /// A thread ended without a word: it panicked.
@@ -82,7 +83,8 @@ struct Supervisor<'a> {
     plan: &'a Plan,
     context: Context,
     events: (Sender<Event>, Receiver<Event>),
-    tailers: Vec<(PathBuf, Task)>,
+    /// By number: a path may get a new tailer before the end of the last is heard of.
+    tailers: Vec<(u64, Task)>,
     tailers_stop: (Option<StopHandle>, Stop),
     /// A PATH could not be read with `--once`.
     unreadable: bool,
@@ -236,7 +238,7 @@ impl Supervisor<'_> {
         watch: &mut dyn FnMut(&Figures),
     ) -> Cause {
         let found = self.start_sources(read_from);
-        let found = found.unwrap_or_else(never);
+        let mut found = found.unwrap_or_else(never);
         let (ticks, stats) = (tick(TICK), tick(self.plan.stats_interval));
         let timeout = self.plan.timeout.map_or_else(never, after);
         loop {
@@ -251,9 +253,11 @@ impl Supervisor<'_> {
                         return cause;
                     }
                 },
-                recv(found) -> found => {
-                    if let Ok(found) = found {
-                        self.start_found(found, read_from);
+                recv(found) -> new => match new {
+                    Ok(new) => self.start_found(new, read_from),
+                    Err(_) => {
+                        log::error!("a thread failed, new files are not found any more thread=discover");
+                        found = never();
                     }
                 },
                 recv(stats) -> _ => log::info!("{}", self.summary("shipping")),
@@ -275,8 +279,8 @@ impl Supervisor<'_> {
 
     fn hear(&mut self, event: Event) -> Option<Cause> {
         match event {
-            Event::TailerEnded(path, end) => {
-                self.tailers.retain(|(known, _)| *known != path);
+            Event::TailerEnded(number, end) => {
+                self.tailers.retain(|(known, _)| *known != number);
                 self.unreadable |= end == End::Unreadable;
                 (end == End::QueueClosed).then_some(Cause::Failed)
             }
@@ -361,9 +365,9 @@ impl Supervisor<'_> {
         let Some(claim) = self.context.registry.claim_path(&path) else {
             return;
         };
-        let target = self.target(path.clone(), read_from, named);
+        let target = self.target(path, read_from, named);
         let tailer = Tailer::new(self.context.clone(), target, claim);
-        self.run_tailer(path, tailer);
+        self.run_tailer(tailer);
     }
 
     fn start_stdin(&mut self) {
@@ -374,9 +378,9 @@ impl Supervisor<'_> {
         let retained = Arc::new(Retained::default());
         let (filled, stop) = (Arc::clone(&retained), self.tailers_stop.1.clone());
         spawn("stdin", move || filled.fill(&stop)).detach();
-        let target = self.target(path.clone(), ReadFrom::Beginning, true);
+        let target = self.target(path, ReadFrom::Beginning, true);
         match Tailer::of_stdin(self.context.clone(), target, claim, retained) {
-            Ok(tailer) => self.run_tailer(path, tailer),
+            Ok(tailer) => self.run_tailer(tailer),
             Err(error) => log::error!("cannot read standard input error={error}"),
         }
     }
@@ -390,17 +394,18 @@ impl Supervisor<'_> {
         }
     }
 
-    fn run_tailer(&mut self, path: PathBuf, tailer: Tailer) {
-        let name = format!("tail:{}", self.tailers_made);
+    fn run_tailer(&mut self, tailer: Tailer) {
+        let number = self.tailers_made;
         self.tailers_made += 1;
+        let name = format!("tail:{number}");
         let (events, stop) = (self.events.0.clone(), self.tailers_stop.1.clone());
-        let (ended, obituary) = (path.clone(), Obituary::new(name.clone(), events.clone()));
+        let obituary = Obituary::new(name.clone(), events.clone());
         let task = spawn(name, move || {
             let end = tailer.run(&stop);
             obituary.withdraw();
-            let _ = events.send(Event::TailerEnded(ended, end));
+            let _ = events.send(Event::TailerEnded(number, end));
         });
-        self.tailers.push((path, task));
+        self.tailers.push((number, task));
     }
 
     // ---- stopping ----------------------------------------------------------------

@@ -216,6 +216,41 @@ fn lines_that_came_before_the_partitions_were_known_stay_first() {
     }
 }
 
+/// What sits in the queue at a truncation is not lost (DESIGN, section 9): it
+/// is the only copy, so it keeps its room while Kafka is away.
+#[test]
+fn what_was_queued_at_a_truncation_is_shipped_when_kafka_is_back() {
+    let broker = Broker::start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let mut shipper = tail(&world, &[&log], &broker).start();
+    log.write(["first"]);
+    records(&broker, 1);
+    broker.pause();
+    let (before, size) = (shipper.bytes_read(), log.size());
+    log.write(numbered(0..100));
+    shipper.has_read(before + log.size() - size);
+
+    log.truncate();
+    log.write(["a new beginning"]);
+    shipper.says("truncated or rewritten");
+    // Long enough for the lane to give up what is still in the file.
+    let told = shipper.says("cannot reach broker");
+    assert!(told.contains(&broker.address(1)));
+    shipper.quiet_for(Duration::from_secs(2));
+    broker.resume();
+
+    let lines = [
+        vec!["first".into()],
+        numbered(0..100),
+        vec!["a new beginning".into()],
+    ]
+    .concat();
+    check_sequence(&lines, &records(&broker, 102)).assert_exact();
+    let ended = shipper.stop().exits(0);
+    assert!(!ended.stderr.contains("lost"), "{}", ended.stderr);
+}
+
 /// The window of five batches is what catches a client that pipelines and
 /// retries in the wrong order: large batches, many in flight.
 #[test]

@@ -905,6 +905,11 @@ impl Shipper {
         self.child.id()
     }
 
+    /// Bytes it has read so far from whatever it reads.
+    pub fn bytes_read(&self) -> u64 {
+        self.proc_figure("io", "rchar:")
+    }
+
     /// Waits until it has read this many bytes from whatever it reads.
     #[track_caller]
     pub fn has_read(&mut self, bytes: u64) {
