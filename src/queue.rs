@@ -3,8 +3,8 @@
 //! A queue holds chunks: complete lines of one file, with their byte range.
 //! Nothing here knows how lines are cut or sent, and nothing here waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -56,6 +56,8 @@ struct Lease {
 struct Shared {
     bytes_max: usize,
     bytes: AtomicUsize,
+    /// Held by whoever reads a long line.
+    long_line: Mutex<()>,
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 }
 
@@ -82,6 +84,7 @@ pub fn queue(producers: usize, bytes_max: usize) -> (Queue, Vec<Receiver<Chunk>>
     let shared = Shared {
         bytes_max,
         bytes: AtomicUsize::new(0),
+        long_line: Mutex::new(()),
         spare: bounded(SPARE_BUFFERS_MAX),
     };
     let queue = Queue {
@@ -112,6 +115,16 @@ impl Queue {
     /// worth the trouble.
     pub fn has_room(&self) -> bool {
         self.shared.bytes.load(Ordering::Relaxed) < self.shared.bytes_max
+    }
+
+    /// The turn to read a long line, to be kept until it is offered: many files
+    /// with such lines would else need as many large buffers at once. Held over
+    /// a read, because the memory is what it guards.
+    pub fn long_line_turn(&self) -> MutexGuard<'_, ()> {
+        self.shared
+            .long_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes in the queues and in the hands of producers.

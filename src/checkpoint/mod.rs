@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,6 +27,8 @@ pub use state_dir::{StateDir, StateError};
 const NEWEST: &str = "checkpoint.json";
 const PREVIOUS: &str = "checkpoint.previous.json";
 const UNFINISHED: &str = "checkpoint.json.tmp";
+/// Added to the name of one that cannot be used.
+const DAMAGED: &str = ".damaged";
 /// Version of the format; see ARCHITECTURE.md, "Stored formats".
 const VERSION: u32 = 1;
 /// How often a changed ledger is written.
@@ -35,6 +37,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const FIRST_SAVE_AFTER: Duration = Duration::from_millis(50);
 /// Files that nobody has seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// ... but not before this run has had the time to find them.
+const FORGET_NOT_BEFORE: Duration = Duration::from_secs(600);
 
 #[derive(Serialize, Deserialize)]
 struct Document<'a> {
@@ -116,6 +120,11 @@ pub fn load(dir: &StateDir) -> Memory {
             }
         }
     }
+    // Set aside in a run that ended before it could write a new one.
+    let aside = |name: &str| dir.path().join(format!("{name}{DAMAGED}")).exists();
+    if [NEWEST, PREVIOUS].into_iter().any(aside) {
+        (memory.continued, memory.damaged) = (true, true);
+    }
     if memory.damaged {
         log::error!(
             "no usable checkpoint: files are read from their beginning, lines are sent again state_dir={}",
@@ -128,7 +137,7 @@ pub fn load(dir: &StateDir) -> Memory {
 /// Keeps a damaged file for whoever wants to look, out of the way.
 fn set_aside(path: &Path) {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
+    aside.push(DAMAGED);
     if let Err(error) = fs::rename(path, &aside) {
         log::warn!("cannot set aside path={} error={error}", shown(path));
     }
@@ -156,7 +165,11 @@ pub fn save(dir: &StateDir, entries: &[Entry]) -> io::Result<()> {
 /// The body of the checkpoint thread: saves when something has changed, and
 /// once more at the end.
 pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
-    let mut saver = Saver::default();
+    let mut saver = Saver {
+        started: Instant::now(),
+        last: None,
+        failing: false,
+    };
     // The first one soon: it says where a follower began, before it has shipped
     // anything.
     let mut pause = FIRST_SAVE_AFTER;
@@ -168,15 +181,17 @@ pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
     saver.save(dir, ledger);
 }
 
-#[derive(Default)]
 struct Saver {
+    started: Instant,
     last: Option<Vec<Entry>>,
     failing: bool,
 }
 
 impl Saver {
     fn save(&mut self, dir: &StateDir, ledger: &Ledger) {
-        ledger.forget(seconds_ago(FORGET_AFTER));
+        if self.started.elapsed() >= FORGET_NOT_BEFORE {
+            ledger.forget(seconds_ago(FORGET_AFTER));
+        }
         let entries = ledger.entries();
         if self.last.as_ref().is_some_and(|last| same(last, &entries)) {
             return;

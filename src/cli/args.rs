@@ -113,8 +113,8 @@ pub struct TailArgs {
     ///
     /// Where to begin in a file that has no saved position: at its beginning, or at its end so
     /// that only new lines are shipped. By default 'end' when following and 'beginning' with
-    /// --once. A saved position always wins (see --no-state). A file that appears later is
-    /// read from its beginning.
+    /// --once. A saved position always wins (see --no-state). A file that appears later, or has
+    /// appeared since the last run with the same state, is read from its beginning.
     #[arg(long, value_name = "WHERE", value_enum)]
     pub from: Option<From>,
 

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{self, Plan, Sink, Surroundings};
 use crate::exit::Exit;
@@ -79,6 +80,7 @@ fn start(plan: &Plan, progress: &progress::Progress) -> Exit {
             return Exit::CouldNotRun;
         }
     };
+    raise_file_limit();
     if let Sink::Stdout = plan.sink {
         log::info!("no --brokers given: records go to standard output");
     }
@@ -88,6 +90,18 @@ fn start(plan: &Plan, progress: &progress::Progress) -> Exit {
         complain(&error.to_string(), error.hint());
         Exit::CouldNotRun
     })
+}
+
+/// Every tailed file is open: as many as the hard limit allows.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("cannot raise the limit of open files error={error}");
+    }
 }
 
 /// What the process finds around itself.

@@ -197,8 +197,14 @@ fn lower_path(path: &Path, directory: &Path) -> Result<Source, String> {
         Some(text) if !exists && Pattern::is_pattern(text) => Pattern::new(text, directory)
             .map(Source::Pattern)
             .map_err(|problem| format!("'{}' is not a pattern: {problem}", text.escape_debug())),
-        _ => Ok(Source::Path(directory.join(path))),
+        _ => Ok(Source::Path(plain(directory, path))),
     }
+}
+
+/// An absolute path without `.` and doubled slashes: one file, one spelling.
+/// `..` and links are left alone, they may mean something.
+fn plain(directory: &Path, path: &Path) -> PathBuf {
+    directory.join(path).components().collect()
 }
 
 fn parse_brokers(text: &str) -> Vec<Result<Address, String>> {
@@ -254,7 +260,7 @@ fn own_name(request: &TailRequest, around: &Surroundings) -> String {
     let mut paths: Vec<PathBuf> = request
         .paths
         .iter()
-        .map(|path| around.directory.join(path))
+        .map(|path| plain(&around.directory, path))
         .collect();
     paths.sort();
     let mut bytes = Vec::new();
@@ -331,6 +337,7 @@ mod tests {
         let dir = |request: &TailRequest| lower_tail(request, &around()).unwrap().state_dir;
         let one = dir(&request(&["a", "/b"]));
         assert_eq!(one, dir(&request(&["/b", "/here/a"])));
+        assert_eq!(one, dir(&request(&["./a", "//b/"])));
         assert_ne!(one, dir(&request(&["a"])));
         assert!(one.unwrap().starts_with("/state"));
 

@@ -306,11 +306,12 @@ impl FileLedger {
     /// The bytes are gone: what is neither claimed nor settled is lost, up to
     /// the size last seen, and so is what comes back later.
     pub fn lose_the_rest(&self, reason: LossReason) {
+        // First of all, so that what comes back from now on is lost by itself.
+        self.state().gone = true;
         let mut at = 0;
         loop {
             let gap = self.gap(at);
             let mut state = self.state();
-            state.gone = true;
             let to = gap.to.unwrap_or(state.size);
             if gap.from >= to {
                 if gap.to.is_none() {
@@ -568,7 +569,7 @@ impl std::ops::AddAssign for Figures {
     }
 }
 
-fn now_seconds() -> u64 {
+pub(super) fn now_seconds() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

@@ -12,6 +12,7 @@ mod ranges;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use file::now_seconds;
 pub use file::{Claim, DropReason, Figures, FileLedger, Gap, LossReason, Mark, Origin, Ticket};
 pub use flow::Flow;
 
@@ -76,10 +77,18 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is remembered of an inode.
+    /// What is remembered of an inode. It stays remembered until its account is
+    /// opened: a checkpoint in between must not miss it.
     pub fn recall(&self, device: u64, inode: u64, topic: &Arc<str>) -> Option<Entry> {
         let key = (device, inode, Arc::clone(topic));
-        self.inner().remembered.remove(&key)
+        self.inner().remembered.get(&key).cloned()
+    }
+
+    /// Forgets an inode that is no more. False when its account was opened, or
+    /// it was forgotten, meanwhile.
+    pub fn forget_file(&self, device: u64, inode: u64, topic: &Arc<str>) -> bool {
+        let key = (device, inode, Arc::clone(topic));
+        self.inner().remembered.remove(&key).is_some()
     }
 
     /// What is remembered under a path, whichever inode it was.
@@ -98,9 +107,11 @@ impl Ledger {
         self.inner().remembered.insert(entry.key(), entry);
     }
 
-    /// Opens the account of a file.
+    /// Opens the account of a file, which takes the place of what is remembered.
     pub fn open(&self, file: Arc<FileLedger>) {
-        self.inner().open.push(file);
+        let mut inner = self.inner();
+        inner.remembered.remove(&file.entry().key());
+        inner.open.push(file);
     }
 
     /// Closes an account in which everything is settled. With `remember` its
@@ -144,9 +155,10 @@ impl Ledger {
         let inner = self.inner();
         let mut newest: HashMap<Key, Entry> = inner.remembered.clone();
         for file in &inner.open {
-            let Some(entry) = file.durable_entry() else {
+            let Some(mut entry) = file.durable_entry() else {
                 continue;
             };
+            entry.seen = now_seconds(); // it is in our hands
             let older = |known: &Entry| known.origin.generation <= entry.origin.generation;
             if newest.get(&entry.key()).is_none_or(older) {
                 newest.insert(entry.key(), entry);

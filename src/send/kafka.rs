@@ -158,10 +158,12 @@ impl KafkaSender {
         if self.options.partitioning == Partitioning::Spread {
             return;
         }
-        let known = |(topic, partition): &&LaneKey| {
-            partition.is_none() && self.producer.partitions(*topic) > 0
+        // Nowhere yet, or in a partition that is no more.
+        let misplaced = |(topic, partition): &&LaneKey| {
+            let count = self.producer.partitions(*topic);
+            count > 0 && partition.is_none_or(|partition| partition >= count)
         };
-        let ready: Vec<LaneKey> = self.lanes.keys().filter(known).copied().collect();
+        let ready: Vec<LaneKey> = self.lanes.keys().filter(misplaced).copied().collect();
         for key in ready {
             let Some(mut lane) = self.lanes.remove(&key) else {
                 continue;

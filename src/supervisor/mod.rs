@@ -302,6 +302,7 @@ impl Supervisor<'_> {
     /// Starts a tailer for everything that is there. Some when patterns are
     /// watched for more.
     fn start_sources(&mut self, read_from: ReadFrom) -> Option<Receiver<Found>> {
+        let read_from = self.where_to_begin(read_from);
         let mut patterns: Vec<Pattern> = Vec::new();
         let plan = self.plan;
         for source in &plan.sources {
@@ -350,11 +351,19 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start_found(&mut self, found: Found, read_from: ReadFrom) {
-        // Where this state directory was used before, a file without a position
-        // in it has appeared since: none of its lines was shipped.
-        let from = if found.first && !self.continued {
+    /// Where this state directory was used before, a file without a position in
+    /// it has appeared since: none of its lines was shipped.
+    fn where_to_begin(&self, read_from: ReadFrom) -> ReadFrom {
+        if self.continued {
+            ReadFrom::Beginning
+        } else {
             read_from
+        }
+    }
+
+    fn start_found(&mut self, found: Found, read_from: ReadFrom) {
+        let from = if found.first {
+            self.where_to_begin(read_from)
         } else {
             ReadFrom::Beginning
         };
@@ -434,7 +443,8 @@ impl Supervisor<'_> {
         // While following, one bad path among good ones is no failure of the run.
         let unreadable = self.unreadable && (plan.tail.once || self.tailers_made == 0);
         drop(self); // closes the queue
-        if cause == Cause::Signal && !all_finished(&senders) {
+        let waiting = ledger.figures().under_way_bytes > 0;
+        if cause == Cause::Signal && waiting && !all_finished(&senders) {
             log::info!(
                 "stopping: waiting up to {} for what was read to be acknowledged (a second signal stops at once)",
                 humantime::format_duration(plan.shutdown_timeout)

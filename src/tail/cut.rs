@@ -62,6 +62,11 @@ pub struct Lines {
 }
 
 impl Cursor {
+    /// True when the beginning of a line was seen and its end was not.
+    pub fn is_in_line(&self) -> bool {
+        self.scanned > self.offset
+    }
+
     /// At the start of a line.
     pub fn at(offset: u64) -> Cursor {
         Cursor {
@@ -74,7 +79,7 @@ impl Cursor {
 /// Reads the next lines at the cursor. The cursor's offset is left alone: it is
 /// moved by whoever knows that the lines were taken.
 pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -> io::Result<Cut> {
-    if cursor.scanned > cursor.offset {
+    if cursor.is_in_line() {
         return scan_on(input, cursor, bounds, queue);
     }
     let want = bounds
@@ -123,10 +128,7 @@ fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) ->
         return line(input, cursor, cursor.scanned + at as u64 + 1, bounds);
     }
     cursor.scanned += read as u64;
-    let shipped_to = cursor.offset + bounds.line_bytes_max as u64;
-    if cursor.scanned > shipped_to {
-        input.forget(shipped_to, cursor.scanned);
-    }
+    forget_rest(input, cursor, bounds.line_bytes_max);
     if cursor.scanned < bounds.end && read > 0 {
         return Ok(Cut::Partial);
     }
@@ -134,6 +136,14 @@ fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) ->
         return line(input, cursor, bounds.end, bounds);
     }
     Ok(Cut::Nothing)
+}
+
+/// What of a line that is too long will not be shipped need not be kept.
+pub fn forget_rest(input: &Input, cursor: &Cursor, line_bytes_max: usize) {
+    let shipped_to = cursor.offset + line_bytes_max as u64;
+    if cursor.scanned > shipped_to {
+        input.forget(shipped_to, cursor.scanned);
+    }
 }
 
 /// The one line from the cursor to `to`, or as much of it as is shipped.

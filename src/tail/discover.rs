@@ -58,9 +58,11 @@ impl Pattern {
             let here = directory
                 .to_str()
                 .ok_or("the current directory is not UTF-8: give an absolute pattern")?;
-            let text = text.strip_prefix("./").unwrap_or(text);
             format!("{}/{text}", globset::escape(here).trim_end_matches('/'))
         };
+        // Doubled slashes and '.' say nothing, and match no path as it is walked.
+        let parts = absolute.split('/').filter(|part| !["", "."].contains(part));
+        let absolute: String = parts.flat_map(|part| ["/", part]).collect();
         let matcher = GlobBuilder::new(&absolute)
             .literal_separator(true)
             .backslash_escape(true)
@@ -276,6 +278,7 @@ mod tests {
         }
         assert_eq!(names(root, "*.log"), ["1.log", "2.log"]);
         assert_eq!(names(root, "./?.log"), ["1.log", "2.log"]);
+        assert_eq!(names(root, ".//a/./b//c/*.log"), ["a/b/c/4.log"]);
         assert_eq!(names(root, "*/*.log"), ["[x]/5.log", "a/3.log"]);
         assert_eq!(names(root, "a/**/*.log"), ["a/3.log", "a/b/c/4.log"]);
         assert_eq!(names(root, "{1,9}.log"), ["1.log"]);

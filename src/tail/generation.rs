@@ -34,6 +34,9 @@ pub struct Generation {
     skip_nuls: bool,
     /// Since when everything there is has been read.
     at_end_since: Option<Instant>,
+    /// With `--once`: the size at the beginning. A line that begins before it
+    /// is the last; a live writer would otherwise keep us for ever.
+    once_end: Option<u64>,
 }
 
 /// What a step did.
@@ -58,10 +61,12 @@ impl Generation {
         claim: Option<Arc<InodeClaim>>,
         ledger: Arc<FileLedger>,
         skip_nuls: bool,
+        once: bool,
     ) -> io::Result<Generation> {
         let position = ledger.position();
         let last = input.look()?;
         ledger.saw(last.size);
+        let once = once && !matches!(input, Input::Stdin(_));
         Ok(Generation {
             window: identity::window(&input, position)?,
             cursor: Cursor::at(position),
@@ -72,6 +77,7 @@ impl Generation {
             last,
             skip_nuls,
             at_end_since: None,
+            once_end: once.then_some(last.size),
         })
     }
 
@@ -92,6 +98,11 @@ impl Generation {
         matches!(self.input, Input::Stdin(_))
     }
 
+    /// True for an input that ended because it could not be read.
+    pub fn has_failed(&self) -> bool {
+        self.input.has_failed()
+    }
+
     /// What the last look at the file told.
     pub fn last_look(&self) -> Look {
         self.last
@@ -104,9 +115,8 @@ impl Generation {
 
     /// True when everything there is has been settled.
     pub fn is_settled(&self) -> bool {
-        self.at_end_since.is_some()
-            && self.cursor.offset >= self.last.size
-            && self.ledger.is_settled(self.last.size)
+        let goal = self.once_end.unwrap_or(self.last.size);
+        self.at_end_since.is_some() && self.cursor.offset >= goal && self.ledger.is_settled(goal)
     }
 
     /// The file goes on as a new life after a truncation: what was not read is
@@ -114,7 +124,8 @@ impl Generation {
     pub fn next_life(self, ledger: Arc<FileLedger>) -> io::Result<(Generation, Arc<FileLedger>)> {
         self.ledger.lose_the_rest(LossReason::Truncated);
         self.ledger.supersede();
-        let next = Generation::new(self.input, self.claim, ledger, true)?;
+        let once = self.once_end.is_some();
+        let next = Generation::new(self.input, self.claim, ledger, true, once)?;
         Ok((next, self.ledger))
     }
 
@@ -138,13 +149,18 @@ impl Generation {
             self.move_to(gap.from)?;
         }
         let end = gap.to.unwrap_or(self.last.size);
+        let end = match self.once_end {
+            Some(goal) if self.cursor.offset >= goal => self.cursor.offset,
+            _ => end,
+        };
         let complete = complete || gap.to.is_some() || self.last.ended;
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
             self.at_end_since.get_or_insert_with(Instant::now);
+            cut::forget_rest(&self.input, &self.cursor, options.line_bytes_max);
             return Ok(Step::Idle);
         }
-        let blocked = self.ledger.flow().is_held() || !queue.has_room();
-        if blocked && options.when_full == WhenFull::Wait {
+        let held = self.ledger.flow().is_held();
+        if (held || !queue.has_room()) && options.when_full == WhenFull::Wait {
             return Ok(Step::Full);
         }
         if self.skip_nuls {
@@ -155,7 +171,9 @@ impl Generation {
             complete,
             line_bytes_max: options.line_bytes_max,
         };
+        let _turn = self.cursor.is_in_line().then(|| queue.long_line_turn());
         match cut::next(&self.input, &mut self.cursor, bounds, queue)? {
+            Cut::Lines(lines) if held => self.give_up(&lines),
             Cut::Lines(lines) => self.offer(lines, queue, options),
             Cut::Partial => Ok(Step::Busy),
             Cut::Nothing => {
@@ -210,7 +228,8 @@ impl Generation {
         }
         if look.size > self.last.size {
             self.at_end_since = None;
-            self.ledger.saw(look.size);
+            self.ledger
+                .saw(self.once_end.unwrap_or(look.size).min(look.size));
             if let grown = identity::head(&self.input, look.size)?
                 && grown.len > head.len
             {
@@ -251,6 +270,19 @@ impl Generation {
                 });
             }
         }
+        self.cursor = Cursor::at(to);
+        self.window = window;
+        Ok(Step::Busy)
+    }
+
+    /// With `drop`, while Kafka takes nothing.
+    fn give_up(&mut self, lines: &Lines) -> io::Result<Step> {
+        let (from, to) = (self.cursor.offset, lines.to);
+        let window = identity::window(&self.input, to)?;
+        let fresh = fresh_lines(lines, from, self.ledger.read_to());
+        let ticket = self.ledger.claim(from, to, fresh, window);
+        self.ledger
+            .give_up(&ticket, lines.lines, DropReason::QueueFull);
         self.cursor = Cursor::at(to);
         self.window = window;
         Ok(Step::Busy)

@@ -64,6 +64,14 @@ impl Input {
         }
     }
 
+    /// True when it ended because it could not be read.
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Input::File(_) => false,
+            Input::Stdin(retained) => retained.kept().failed,
+        }
+    }
+
     /// The bytes `from..to` will not be asked for: the end of an endless line.
     pub fn forget(&self, from: u64, to: u64) {
         if let Input::Stdin(retained) = self {
@@ -117,6 +125,7 @@ struct Kept {
     /// A stretch that was forgotten: offset and length.
     hole: Option<(u64, u64)>,
     ended: bool,
+    failed: bool,
 }
 
 impl Kept {
@@ -167,7 +176,9 @@ impl Retained {
 
     fn release(&self, position: u64) {
         let mut kept = self.kept();
-        if position < kept.base + (RETAINED_BYTES_MAX / 4) as u64 && position < kept.size() {
+        let little = position < kept.base + (RETAINED_BYTES_MAX / 4) as u64;
+        let passed = kept.hole.is_some_and(|(at, len)| at + len <= position);
+        if little && !passed && position < kept.size() {
             return; // moving bytes down is worth it a few times a megabyte
         }
         let upto = kept.index(position);
@@ -213,9 +224,15 @@ impl Retained {
             match stdin.lock().read(&mut block) {
                 Ok(0) => break,
                 Ok(read) => self.kept().bytes.extend_from_slice(&block[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        // Another process may have made it non-blocking.
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                    ) => {}
                 Err(error) => {
-                    log::error!("cannot read standard input error={error}");
+                    log::error!("cannot read standard input: {error}");
+                    self.kept().failed = true;
                     break;
                 }
             }
@@ -262,6 +279,18 @@ mod tests {
         assert_eq!(read(&retained, 7), b"789");
         retained.kept().bytes.extend_from_slice(b"ab");
         assert_eq!(read(&retained, 9), b"9ab");
+    }
+
+    /// The hole of one long line must be gone before the next one needs its own.
+    #[test]
+    fn a_hole_is_given_up_as_soon_as_it_is_passed() {
+        let retained = retained(b"0123456789");
+        retained.forget(2, 5);
+        retained.release(6);
+        assert_eq!(retained.kept().hole, None);
+        assert_eq!(read(&retained, 6), b"6789");
+        retained.forget(7, 9);
+        assert_eq!(read(&retained, 9), b"9");
     }
 
     #[test]

@@ -27,6 +27,9 @@ use super::{Context, ReadFrom, Target, cut};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// First and longest pause while the queue is full.
 const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How long a remembered file may be missing before it is given up: time for
+/// another tailer to find it under another name.
+const GONE_AFTER: Duration = Duration::from_millis(500);
 /// Opening a FIFO for reading blocks until it has a writer; see fcntl(2).
 const O_NONBLOCK: i32 = 0o4000;
 
@@ -56,6 +59,11 @@ pub struct Tailer {
     looked: Option<Instant>,
     /// The last message about the path, so that it is not repeated.
     trouble: Option<String>,
+    /// A read failed.
+    unreadable: bool,
+    /// Remembered files of this path that were not found, and since when.
+    /// Another tailer may still turn out to have them.
+    missing: Vec<(Instant, Entry)>,
     _claim: PathClaim,
 }
 
@@ -70,6 +78,8 @@ impl Tailer {
             closing: Vec::new(),
             looked: None,
             trouble: None,
+            unreadable: false,
+            missing: Vec::new(),
             _claim: claim,
         }
     }
@@ -88,7 +98,7 @@ impl Tailer {
         ledger.supersede(); // a pipe has no position to come back to
         tailer.context.ledger.open(Arc::clone(&ledger));
         let input = Input::Stdin(retained);
-        let generation = Generation::new(input, None, ledger, false)?;
+        let generation = Generation::new(input, None, ledger, false, false)?;
         tailer.generations.push_back(generation);
         Ok(tailer)
     }
@@ -105,6 +115,7 @@ impl Tailer {
             self.context.options.poll_interval_min,
             self.context.options.poll_interval_max,
         );
+        let once = self.context.options.once;
         let (mut quiet, mut full) = (quiet_min, FULL_PAUSE.0);
         while !stop.requested() {
             if let Some(end) = self.look_around() {
@@ -118,9 +129,18 @@ impl Tailer {
                 }
                 Step::Idle => {
                     self.let_go();
+                    self.declare_gone();
                     if self.is_finished() {
+                        let failed = self.generations.iter().any(Generation::has_failed);
                         self.close_all();
-                        return End::Finished;
+                        return if failed {
+                            End::Unreadable
+                        } else {
+                            End::Finished
+                        };
+                    }
+                    if once && self.unreadable {
+                        return End::Unreadable;
                     }
                     stop.sleep(quiet);
                     quiet = (quiet * 2).min(quiet_max);
@@ -150,7 +170,10 @@ impl Tailer {
                     return Step::Truncated;
                 }
                 Ok(step) => return step,
-                Err(error) => self.tell(&format!("cannot read: {error}")),
+                Err(error) => {
+                    self.unreadable = true;
+                    self.tell(&format!("cannot read: {error}"));
+                }
             }
         }
         Step::Idle
@@ -163,7 +186,8 @@ impl Tailer {
             generation.last_look().ended || (once && !generation.is_stdin())
         };
         let any = once || !self.generations.is_empty();
-        any && self.generations.iter().all(over)
+        any && self.missing.is_empty()
+            && self.generations.iter().all(over)
             && self.generations.iter().all(Generation::is_settled)
             && self.closing.iter().all(|ledger| ledger.is_settled(0))
     }
@@ -189,17 +213,13 @@ impl Tailer {
             return None;
         }
         let first = self.looked.replace(Instant::now()).is_none();
-        let outcome = self.look_at_path(first);
-        if outcome.is_ok() {
-            self.trouble = None;
-        }
-        let problem = outcome.err()?;
+        let problem = self.look_at_path(first).err()?;
         let gone = self.generations.is_empty();
         if once {
             self.tell(&problem);
             return gone.then_some(End::Unreadable);
         }
-        if gone && !self.target.named {
+        if gone && !self.target.named && problem.starts_with(MISSING) {
             return Some(End::Finished);
         }
         if gone || !problem.starts_with(MISSING) {
@@ -241,6 +261,7 @@ impl Tailer {
         };
         let generation = self.begin(input, claim, &meta, from).map_err(explain)?;
         self.generations.push_back(generation);
+        self.trouble = None;
         Ok(())
     }
 
@@ -281,7 +302,7 @@ impl Tailer {
                     FileLedger::resumed(&entry, origin, Arc::clone(&self.flow))
                 }
                 Recognition::Changed => {
-                    self.context.ledger.lose(&entry, LossReason::Gone);
+                    ledger.lose(&entry, LossReason::Gone);
                     let life = entry.origin.generation + 1;
                     self.fresh_account(&input, meta, life, 0)?
                 }
@@ -302,7 +323,8 @@ impl Tailer {
             account.position(),
             meta.len()
         );
-        let generation = Generation::new(input, Some(claim), Arc::clone(&account), false)?;
+        let once = self.context.options.once;
+        let generation = Generation::new(input, Some(claim), Arc::clone(&account), false, once)?;
         self.context.ledger.open(account);
         Ok(generation)
     }
@@ -357,10 +379,10 @@ impl Tailer {
     fn recover_one(&mut self, entry: &Entry) -> Result<(), String> {
         let origin = &entry.origin;
         let Some((path, meta)) = find_inode(&self.target.path, origin.device, origin.inode) else {
-            self.context
-                .ledger
-                .recall(origin.device, origin.inode, &origin.topic);
-            self.context.ledger.lose(entry, LossReason::Gone);
+            let known = |(_, missing): &(Instant, Entry)| missing.origin == *origin;
+            if !self.missing.iter().any(known) {
+                self.missing.push((Instant::now(), entry.clone()));
+            }
             return Ok(());
         };
         let (input, _) = open(&path).map_err(explain)?;
@@ -381,6 +403,24 @@ impl Tailer {
             .map_err(explain)?;
         self.generations.push_back(generation);
         Ok(())
+    }
+
+    /// Gives up remembered files that nobody has found for a while.
+    fn declare_gone(&mut self) {
+        let context = &self.context;
+        self.missing.retain(|(since, entry)| {
+            if since.elapsed() < GONE_AFTER {
+                return true;
+            }
+            let origin = &entry.origin;
+            let ours = context
+                .ledger
+                .forget_file(origin.device, origin.inode, &origin.topic);
+            if ours {
+                context.ledger.lose(entry, LossReason::Gone);
+            }
+            false
+        });
     }
 
     /// Goes on with a truncated file as a new one.

@@ -367,11 +367,12 @@ fn a_broker_that_is_away_at_the_start_loses_nothing() {
     let world = World::new();
     let mut log = world.log("app.log");
     log.write(numbered(0..1_000));
-    let shipper = tail(&world, &[&log], &broker).start();
+    let mut shipper = tail(&world, &[&log], &broker).start();
     shipper.says(&format!(
         "cannot reach broker {}: TCP connect",
         broker.address(1)
     ));
+    shipper.has_open(true, |path| path.ends_with("app.log"));
     log.write(numbered(1_000..2_000));
     log.rotate(Rotate::Rename);
     log.write(numbered(2_000..3_000));
