@@ -86,8 +86,10 @@ struct Supervisor<'a> {
     /// By number: a path may get a new tailer before the end of the last is heard of.
     tailers: Vec<(u64, Task)>,
     tailers_stop: (Option<StopHandle>, Stop),
-    /// A PATH could not be read with `--once`.
+    /// A PATH could not be read with `--once`, or standard input at all.
     unreadable: bool,
+    /// A PATH is something that can never be tailed.
+    refused: bool,
     /// Files the checkpoint does not know have appeared since it was written.
     continued: bool,
     tailers_made: u64,
@@ -144,6 +146,7 @@ pub fn run(
         tailers: Vec::new(),
         tailers_stop: (Some(stop_handle), stop),
         unreadable: false,
+        refused: false,
         continued: continued || damaged,
         tailers_made: 0,
         started: Instant::now(),
@@ -311,7 +314,7 @@ impl Supervisor<'_> {
                 Source::Path(path) => match check_path(path) {
                     Ok(()) => self.start_tailer(path.clone(), read_from, true),
                     Err(problem) => {
-                        self.unreadable = true;
+                        self.refused = true;
                         log::error!("cannot tail {}: {problem}", shown(path));
                     }
                 },
@@ -441,7 +444,8 @@ impl Supervisor<'_> {
         let (ledger, started) = (Arc::clone(&self.context.ledger), self.started);
         let plan = self.plan;
         // While following, one bad path among good ones is no failure of the run.
-        let unreadable = self.unreadable && (plan.tail.once || self.tailers_made == 0);
+        let refused = self.refused && (plan.tail.once || self.tailers_made == 0);
+        let unreadable = self.unreadable || refused;
         drop(self); // closes the queue
         let waiting = ledger.figures().under_way_bytes > 0;
         if cause == Cause::Signal && waiting && !all_finished(&senders) {

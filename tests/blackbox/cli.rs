@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::world::{Ended, Figures, Logship, World, bytes_name, numbered};
+use crate::world::{Ended, Figures, Logship, World, bytes_name, figure, numbered};
 
 /// Nothing may come out of a run that was refused.
-const NOTHING: [&str; 0] = [];
+pub const NOTHING: [&str; 0] = [];
 
 fn log_path(world: &World) -> OsString {
     let mut log = world.log("app.log");
@@ -843,4 +843,115 @@ fn on_a_terminal_once_shows_a_progress_bar() {
         screen.contains("cannot reach broker 127.0.0.1:1: TCP connect"),
         "{screen}"
     );
+}
+
+/// The first long line left a hole in what is kept of standard input, and the
+/// second found no room for its own: it waited for ever.
+#[test]
+fn two_long_lines_on_standard_input_do_not_block_each_other() {
+    let world = World::new();
+    let (a, b) = ("a".repeat(1_500_000), "b".repeat(20_000_000));
+    let tail = world.tail(["-"]).stdin(format!("{a}\n{b}\nend\n"));
+    let max = 1 << 20;
+    tail.run().exits(0).printed([&a[..max], &b[..max], "end"]);
+}
+
+#[test]
+fn standard_input_that_cannot_be_read_is_no_success() {
+    let world = World::new();
+    let line = format!("{} tail - --topic demo < .", env!("CARGO_BIN_EXE_logship"));
+    let shell = world.logship(["-c", &line]).instead("sh");
+    shell.run().exits(1).said("cannot read standard input");
+}
+
+/// Kafka takes nothing: what does not fit is dropped, and the tailer is idle at
+/// the live end instead of reading the same lines again and again.
+#[test]
+fn drop_gives_lines_up_while_kafka_is_away() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(numbered(0..200_000));
+    let tail = world.tail([&log]).since_beginning();
+    let args = [
+        "--brokers",
+        "127.0.0.1:1",
+        "--no-state",
+        "--when-full",
+        "drop",
+    ];
+    let shipper = tail.args(args).args(["--stats-interval", "100ms"]).start();
+    shipper.says_line("that it reached the live end", |line| {
+        let dropped = figure(line, "dropped").unwrap_or(0);
+        line.contains("shipping") && dropped > 100_000 && figure(line, "lag") == Some(0)
+    });
+    shipper.stop().exits(0);
+}
+
+/// The cron example must end although the program goes on logging.
+#[test]
+fn once_ends_on_a_file_that_is_still_written_to() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(numbered(0..1_000));
+    let mut shipper = world.tail([&log]).once().start();
+    let mut more = 0;
+    while !shipper.has_ended() {
+        log.write([format!("more {more}")]);
+        more += 1;
+        assert!(more < 1_000_000, "it goes on for ever");
+    }
+    let ended = shipper.ends().exits(0);
+    let lines = ended.lines();
+    let old: Vec<Vec<u8>> = numbered(0..1_000).into_iter().map(Into::into).collect();
+    assert!(lines.starts_with(&old), "{} lines", lines.len());
+}
+
+#[test]
+fn an_unreadable_file_under_a_pattern_is_named_once() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["secret"]);
+    log.chmod(0o000);
+    let tail = world.tail(["*.log"]).since_beginning().unprivileged();
+    let shipper = tail.start();
+    shipper.says("permission denied");
+    shipper.quiet_for(Duration::from_secs(1));
+    log.chmod(0o644);
+    shipper.delivers(["secret"]);
+    let ended = shipper.stop().exits(0);
+    assert_eq!(
+        ended.stderr.matches("permission denied").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_file_under_two_names_is_told_once() {
+    let world = World::new();
+    let mut log = world.log("a.log");
+    log.link_to(world.path("b.log"));
+    let shipper = world.tail(["a.log", "b.log"]).since_beginning().start();
+    log.write(["one"]);
+    shipper.delivers(["one"]);
+    shipper.says("is the same file as");
+    shipper.quiet_for(Duration::from_secs(1));
+    let ended = shipper.stop().exits(0);
+    assert_eq!(
+        ended.stderr.matches("is the same file").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn doubled_slashes_and_dots_in_a_pattern_match_like_single_ones() {
+    let world = World::new();
+    world.dir("g");
+    world.log("g/a.log").write(["one"]);
+    for pattern in ["g//*.log", "g/./*.log", ".//g/*.log"] {
+        world.tail([pattern]).once().run().exits(0).printed(["one"]);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::cli::NOTHING;
 use crate::world::{Ended, Log, Logship, World, numbered};
 
 /// Enough lines that a run takes a while: about 23 MB.
@@ -540,4 +541,65 @@ fn files_that_were_shipped_and_deleted_are_in_nobodys_way() {
 
     assert_eq!(ended.losses(), []);
     tail().run().exits(0).printed([""; 0]);
+}
+
+/// With default options: the new file of a rotation while logship was stopped
+/// has no position, and once was begun at its end.
+#[test]
+fn a_named_file_rotated_while_stopped_is_read_from_its_beginning() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["old"]);
+    let tail = || world.tail(["app.log"]).with_state();
+    let shipper = tail().start();
+    shipper.awake(&mut log);
+    log.write(["one"]);
+    shipper.delivers(["one"]);
+    shipper.stop().exits(0);
+
+    log.rename_to(world.path("app.log.1"));
+    log.write(["the rest of the old one"]);
+    log.reopen();
+    log.write(["new one", "new two"]);
+
+    let shipper = tail().start();
+    shipper.delivers(["the rest of the old one", "new one", "new two"]);
+    shipper.stop().exits(0);
+}
+
+/// One file, one state, whichever way its path is written.
+#[test]
+fn every_spelling_of_a_path_has_the_same_position() {
+    let world = World::new();
+    world.log("app.log").write(["one"]);
+    let absolute = world
+        .path("app.log")
+        .into_os_string()
+        .into_string()
+        .unwrap();
+    let doubled = absolute.replacen('/', "//", 2);
+    let tail = |path: &str| world.tail([path]).with_state().once().run().exits(0);
+    tail("app.log").printed(["one"]);
+    for path in ["./app.log", ".//./app.log", &absolute, &doubled] {
+        tail(path).printed(NOTHING);
+    }
+}
+
+/// The tailer of its old path must not declare it gone before the one of its
+/// new path has had a look.
+#[test]
+fn a_file_moved_to_another_watched_directory_while_stopped_is_not_sent_again() {
+    let world = World::new();
+    let (new, old) = (world.dir("new"), world.dir("old"));
+    world.log("old/another.log");
+    let mut log = world.log("new/app.log");
+    log.write(numbered(0..1_000));
+    let tail = || world.tail(["new/*.log", "old/*.log"]).with_state().once();
+    tail().run().exits(0).printed(numbered(0..1_000));
+
+    fs::rename(new.join("app.log"), old.join("app.log")).unwrap();
+    log.reopen();
+    log.write(["new"]);
+
+    tail().run().exits(0).printed(["new"]).never_said("lost");
 }
