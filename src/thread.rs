@@ -5,6 +5,7 @@
 //! and no message to miss. What a thread does is not decided here.
 
 use std::convert::Infallible;
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -55,16 +56,28 @@ pub struct Task {
 
 /// Starts a named thread. Together with its twin in `kafka/connection`, which
 /// imports nothing from here, the only place where threads are made.
+///
+/// # Panics
+/// When the operating system has no thread left. For the few threads without
+/// which nothing works; for others there is [`try_spawn`].
 pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Task {
+    try_spawn(name, body).expect("the operating system has threads left")
+}
+
+/// Starts a named thread, if the operating system has one left.
+///
+/// # Errors
+/// What the operating system says.
+pub fn try_spawn(
+    name: impl Into<String>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<Task> {
     let name = name.into();
-    let handle = thread::Builder::new()
-        .name(name.clone())
-        .spawn(body)
-        .expect("the operating system has threads left");
-    Task {
+    let handle = thread::Builder::new().name(name.clone()).spawn(body)?;
+    Ok(Task {
         name,
         handle: Some(handle),
-    }
+    })
 }
 
 impl Task {

@@ -76,7 +76,16 @@ impl Connection {
             socket: Arc::clone(&socket),
             events,
         };
-        spawn(format!("kafka:{id}:write"), move || worker.run(&queue));
+        let (spare, unable) = (worker.events.clone(), worker.address.clone());
+        if let Err(error) = spawn(format!("kafka:{id}:write"), move || worker.run(&queue)) {
+            let error = ConnectionError {
+                address: unable,
+                stage: Stage::Tcp,
+                cause: Cause::Io(error),
+            };
+            // The owner reads the events; with no room it would wait for itself.
+            let _ = spare.try_send(Event::Down(id, error));
+        }
         Connection { id, frames, socket }
     }
 
@@ -103,11 +112,8 @@ impl Drop for Connection {
 }
 
 /// The one place of the client that makes threads.
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) {
-    thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .expect("the operating system has threads left");
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
 struct Worker {
@@ -136,7 +142,7 @@ impl Worker {
             return;
         };
         let (id, address, events) = (self.id, self.address.clone(), self.events.clone());
-        spawn(format!("kafka:{id}:read"), move || {
+        let reader = spawn(format!("kafka:{id}:read"), move || {
             let cause = read_answers(id, reader, &events);
             let _ = events.send(Event::Down(
                 id,
@@ -147,6 +153,10 @@ impl Worker {
                 },
             ));
         });
+        if let Err(error) = reader {
+            self.down(Stage::Serving, Cause::Io(error));
+            return;
+        }
         write_frames(&stream, queue);
         // Wakes the reader, which reports the end.
         let _ = stream.shutdown(Shutdown::Both);

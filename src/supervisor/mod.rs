@@ -24,7 +24,7 @@ use crate::tail::{
     check_path,
 };
 use crate::text::shown;
-use crate::thread::{Stop, StopHandle, Task, spawn, stop_pair};
+use crate::thread::{Stop, StopHandle, Task, spawn, stop_pair, try_spawn};
 
 pub use summary::Summary;
 
@@ -93,6 +93,8 @@ struct Supervisor<'a> {
     /// Files the checkpoint does not know have appeared since it was written.
     continued: bool,
     tailers_made: u64,
+    /// It was told that there are more files than threads.
+    out_of_threads: bool,
     started: Instant,
 }
 
@@ -149,6 +151,7 @@ pub fn run(
         refused: false,
         continued: continued || damaged,
         tailers_made: 0,
+        out_of_threads: false,
         started: Instant::now(),
     };
     let read_from = if damaged {
@@ -411,13 +414,22 @@ impl Supervisor<'_> {
         self.tailers_made += 1;
         let name = format!("tail:{number}");
         let (events, stop) = (self.events.0.clone(), self.tailers_stop.1.clone());
-        let obituary = Obituary::new(name.clone(), events.clone());
-        let task = spawn(name, move || {
+        let task = try_spawn(name.clone(), move || {
+            let obituary = Obituary::new(name, events.clone());
             let end = tailer.run(&stop);
             obituary.withdraw();
             let _ = events.send(Event::TailerEnded(number, end));
         });
-        self.tailers.push((number, task));
+        match task {
+            Ok(task) => self.tailers.push((number, task)),
+            // A file that a pattern matches is found again by the next look.
+            Err(error) => {
+                self.unreadable = true;
+                if !std::mem::replace(&mut self.out_of_threads, true) {
+                    log::error!("cannot tail all files: no thread left for the next one: {error}");
+                }
+            }
+        }
     }
 
     // ---- stopping ----------------------------------------------------------------
