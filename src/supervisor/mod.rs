@@ -502,7 +502,11 @@ impl Supervisor<'_> {
 }
 
 fn tell_unsettled(figures: &Figures, plan: &Plan) {
+    let stdin = |source: &Source| matches!(source, Source::Stdin);
     let next = match plan.state_dir {
+        _ if plan.sources.iter().any(stdin) => {
+            "the next run sends those of files; what standard input brought is lost"
+        }
         Some(_) => "the next run sends them",
         None => "no state is kept, so the next run cannot tell them from the others",
     };
