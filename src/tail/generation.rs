@@ -137,21 +137,23 @@ impl Generation {
     /// Reads and offers the next lines. With `complete`, a last line without
     /// line end is a line.
     pub fn step(&mut self, complete: bool, queue: &Queue, options: &Options) -> io::Result<Step> {
-        if !self.catch_up_with_epoch()? {
-            return Ok(Step::Full);
-        }
+        // First of all: a truncation must not go unseen while Kafka is away.
         if self.was_rewritten()? {
             return Ok(Step::Truncated);
+        }
+        if !self.catch_up_with_epoch()? {
+            return Ok(Step::Full);
         }
         self.input.release(self.ledger.position());
         let gap = self.ledger.gap(self.cursor.offset);
         if gap.from != self.cursor.offset {
             self.move_to(gap.from)?;
         }
-        let end = gap.to.unwrap_or(self.last.size);
-        let end = match self.once_end {
-            Some(goal) if self.cursor.offset >= goal => self.cursor.offset,
-            _ => end,
+        let done = self.once_end.is_some_and(|goal| self.cursor.offset >= goal);
+        let end = match gap.to {
+            _ if done => self.cursor.offset,
+            Some(to) => to,
+            None => self.last.size,
         };
         let complete = complete || gap.to.is_some() || self.last.ended;
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
