@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
 
-use crate::checkpoint::{self, Memory, StateDir, StateError};
+use crate::checkpoint::{self, StateDir, StateError};
 use crate::config::{Plan, Sink, Source};
 use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
@@ -90,8 +90,6 @@ struct Supervisor<'a> {
     unreadable: bool,
     /// A PATH is something that can never be tailed.
     refused: bool,
-    /// Files the checkpoint does not know have appeared since it was written.
-    continued: bool,
     tailers_made: u64,
     /// It was told that there are more files than threads.
     out_of_threads: bool,
@@ -117,12 +115,7 @@ pub fn run(
         .as_deref()
         .map(checkpoint::load)
         .unwrap_or_default();
-    let Memory {
-        entries,
-        continued,
-        damaged,
-    } = memory;
-    let ledger = Arc::new(Ledger::remembering(entries));
+    let ledger = Arc::new(Ledger::remembering(memory.entries));
 
     let (queue, receivers) = queue(plan.producers, plan.queue_bytes_max);
     let events = unbounded();
@@ -149,12 +142,13 @@ pub fn run(
         tailers_stop: (Some(stop_handle), stop),
         unreadable: false,
         refused: false,
-        continued: continued || damaged,
         tailers_made: 0,
         out_of_threads: false,
         started: Instant::now(),
     };
-    let read_from = if damaged {
+    // Where the state directory was used before, a file without a position in it
+    // has appeared since: none of its lines was shipped.
+    let read_from = if memory.continued {
         ReadFrom::Beginning
     } else {
         plan.read_from
@@ -308,7 +302,6 @@ impl Supervisor<'_> {
     /// Starts a tailer for everything that is there. Some when patterns are
     /// watched for more.
     fn start_sources(&mut self, read_from: ReadFrom) -> Option<Receiver<Found>> {
-        let read_from = self.where_to_begin(read_from);
         let mut patterns: Vec<Pattern> = Vec::new();
         let plan = self.plan;
         for source in &plan.sources {
@@ -357,19 +350,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Where this state directory was used before, a file without a position in
-    /// it has appeared since: none of its lines was shipped.
-    fn where_to_begin(&self, read_from: ReadFrom) -> ReadFrom {
-        if self.continued {
-            ReadFrom::Beginning
-        } else {
-            read_from
-        }
-    }
-
     fn start_found(&mut self, found: Found, read_from: ReadFrom) {
         let from = if found.first {
-            self.where_to_begin(read_from)
+            read_from
         } else {
             ReadFrom::Beginning
         };

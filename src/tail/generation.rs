@@ -60,13 +60,11 @@ impl Generation {
         input: Input,
         claim: Option<Arc<InodeClaim>>,
         ledger: Arc<FileLedger>,
-        skip_nuls: bool,
         once: bool,
     ) -> io::Result<Generation> {
         let position = ledger.position();
         let last = input.look()?;
         ledger.saw(last.size);
-        let once = once && !matches!(input, Input::Stdin(_));
         Ok(Generation {
             window: identity::window(&input, position)?,
             cursor: Cursor::at(position),
@@ -75,7 +73,7 @@ impl Generation {
             claim,
             ledger,
             last,
-            skip_nuls,
+            skip_nuls: false,
             at_end_since: None,
             once_end: once.then_some(last.size),
         })
@@ -125,7 +123,8 @@ impl Generation {
         self.ledger.lose_the_rest(LossReason::Truncated);
         self.ledger.supersede();
         let once = self.once_end.is_some();
-        let next = Generation::new(self.input, self.claim, ledger, true, once)?;
+        let mut next = Generation::new(self.input, self.claim, ledger, once)?;
+        next.skip_nuls = true;
         Ok((next, self.ledger))
     }
 
@@ -175,8 +174,7 @@ impl Generation {
         };
         let _turn = self.cursor.is_in_line().then(|| queue.long_line_turn());
         match cut::next(&self.input, &mut self.cursor, bounds, queue)? {
-            Cut::Lines(lines) if held => self.give_up(&lines),
-            Cut::Lines(lines) => self.offer(lines, queue, options),
+            Cut::Lines(lines) => self.offer(lines, held, queue, options),
             Cut::Partial => Ok(Step::Busy),
             Cut::Nothing => {
                 self.at_end_since.get_or_insert_with(Instant::now);
@@ -232,9 +230,7 @@ impl Generation {
             self.at_end_since = None;
             self.ledger
                 .saw(self.once_end.unwrap_or(look.size).min(look.size));
-            if let grown = identity::head(&self.input, look.size)?
-                && grown.len > head.len
-            {
+            if let Some(grown) = identity::grown_head(&self.input, head, look.size)? {
                 self.ledger.set_head(grown);
             }
         }
@@ -242,7 +238,14 @@ impl Generation {
         Ok(false)
     }
 
-    fn offer(&mut self, lines: Lines, queue: &Queue, options: &Options) -> io::Result<Step> {
+    /// Offers lines to the queue, which is as good as full for a flow that is held.
+    fn offer(
+        &mut self,
+        lines: Lines,
+        held: bool,
+        queue: &Queue,
+        options: &Options,
+    ) -> io::Result<Step> {
         let (from, to) = (self.cursor.offset, lines.to);
         let bytes = &lines.buffer[..lines.len];
         let window = identity::window_of_chunk(&self.input, to, bytes, !lines.cut)?;
@@ -259,7 +262,12 @@ impl Generation {
             lines.buffer,
             lines.len,
         );
-        match queue.try_send(chunk) {
+        let taken = if held {
+            Err(Refused::Full)
+        } else {
+            queue.try_send(chunk)
+        };
+        match taken {
             Ok(()) => {}
             Err(Refused::Full) if options.when_full == WhenFull::Drop => {
                 self.ledger.give_up(&ticket, count, DropReason::QueueFull);
@@ -272,19 +280,6 @@ impl Generation {
                 });
             }
         }
-        self.cursor = Cursor::at(to);
-        self.window = window;
-        Ok(Step::Busy)
-    }
-
-    /// With `drop`, while Kafka takes nothing.
-    fn give_up(&mut self, lines: &Lines) -> io::Result<Step> {
-        let (from, to) = (self.cursor.offset, lines.to);
-        let window = identity::window(&self.input, to)?;
-        let fresh = fresh_lines(lines, from, self.ledger.read_to());
-        let ticket = self.ledger.claim(from, to, fresh, window);
-        self.ledger
-            .give_up(&ticket, lines.lines, DropReason::QueueFull);
         self.cursor = Cursor::at(to);
         self.window = window;
         Ok(Step::Busy)

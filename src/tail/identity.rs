@@ -31,6 +31,15 @@ pub fn head(input: &Input, size: u64) -> io::Result<Mark> {
     mark(input, len, len)
 }
 
+/// The same for a file that has grown; `None` when `head` covers all it can.
+pub fn grown_head(input: &Input, head: Mark, size: u64) -> io::Result<Option<Mark>> {
+    if u64::from(head.len) >= size.min(HEAD_BYTES_MAX) {
+        return Ok(None);
+    }
+    let grown = self::head(input, size)?;
+    Ok(Some(grown).filter(|grown| grown.len > head.len))
+}
+
 /// Fingerprint of up to 4 KiB before `position`.
 pub fn window(input: &Input, position: u64) -> io::Result<Mark> {
     mark(input, position, position.min(WINDOW_BYTES_MAX))

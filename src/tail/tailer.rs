@@ -98,7 +98,7 @@ impl Tailer {
         ledger.supersede(); // a pipe has no position to come back to
         tailer.context.ledger.open(Arc::clone(&ledger));
         let input = Input::Stdin(retained);
-        let generation = Generation::new(input, None, ledger, false, false)?;
+        let generation = Generation::new(input, None, ledger, false)?;
         tailer.generations.push_back(generation);
         Ok(tailer)
     }
@@ -324,7 +324,7 @@ impl Tailer {
             meta.len()
         );
         let once = self.context.options.once;
-        let generation = Generation::new(input, Some(claim), Arc::clone(&account), false, once)?;
+        let generation = Generation::new(input, Some(claim), Arc::clone(&account), once)?;
         self.context.ledger.open(account);
         Ok(generation)
     }

@@ -88,7 +88,7 @@ impl<R> Producer<R> {
     ) {
         parts.sort_by_key(|&(topic, index)| (topic.0, index));
         let mut sent = Vec::with_capacity(parts.len());
-        let mut produce = Vec::with_capacity(parts.len());
+        let mut batches = Vec::with_capacity(parts.len());
         for &(id, index) in &parts {
             let partition = &mut self.topics[id.0].partitions[index];
             let at = partition
@@ -102,20 +102,17 @@ impl<R> Producer<R> {
                 partition: index,
                 batch: batch.id,
             });
+            batches.push(Arc::clone(&batch.bytes));
         }
-        for part in &sent {
-            let topic = &self.topics[part.topic.0];
-            let batches = &topic.partitions[part.partition].batches;
-            let batch = batches
-                .iter()
-                .find(|batch| batch.id == part.batch)
-                .expect("it was just marked");
-            produce.push(ProducePart {
-                topic: &topic.name,
+        let produce: Vec<ProducePart> = sent
+            .iter()
+            .zip(batches)
+            .map(|(part, batch)| ProducePart {
+                topic: &self.topics[part.topic.0].name,
                 partition: part.partition as i32,
-                batch: Arc::clone(&batch.bytes),
-            });
-        }
+                batch,
+            })
+            .collect();
         let link = link_of(&mut self.peers, address);
         let version = link.versions().produce;
         let correlation = link.next_correlation();

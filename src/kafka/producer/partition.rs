@@ -189,14 +189,12 @@ impl<R> Producer<R> {
             self.advance(sent.topic, sent.partition);
             return;
         }
-        let batch = &mut partition.batches[at];
-        batch.state = BatchState::Unsent;
+        partition.batches[at].state = BatchState::Unsent;
         // A gap behind a batch that failed is no trouble of its own: the
         // sequences are broken only when the first batch, alone, hears of it.
         let alone = at == 0 && partition.recovering && !partition.in_flight();
         let echo = verdict == Verdict::NewProducer && !alone;
-        let batch = &mut partition.batches[at];
-        batch.poison = code.filter(|_| verdict == Verdict::Poison);
+        partition.batches[at].poison = code.filter(|_| verdict == Verdict::Poison);
         partition.recovering = true;
         if let Some(code) = code.filter(|_| !echo) {
             self.notices.push_back(Notice::Retried {

@@ -17,7 +17,6 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
-    pub(super) told: bool,
     pub(super) silent_until: Option<Instant>,
 }
 
@@ -167,11 +166,10 @@ impl<R> Producer<R> {
         let address = address.clone();
         peer.failures = 0;
         peer.retry_at = None;
-        let first = !std::mem::replace(&mut peer.told, false);
         if let Some(link) = &mut peer.link {
             link.versions = Some(versions);
         }
-        log::debug!("connected to broker {address} first={first} versions={versions:?}");
+        log::debug!("connected to broker {address} versions={versions:?}");
         self.notices.push_back(Notice::Reached(address));
     }
 
@@ -185,7 +183,6 @@ impl<R> Producer<R> {
         if !idle {
             peer.failures += 1;
             peer.retry_at = Some(now + pause(backoff, peer.failures));
-            peer.told = true;
             self.notices.push_back(Notice::Unreachable(error));
         }
         for pending in link.pending {
