@@ -27,6 +27,10 @@ end
 complete -c logship -n "__fish_logship_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c logship -n "__fish_logship_needs_command" -s V -l version -d 'Print version'
 complete -c logship -n "__fish_logship_needs_command" -f -a "tail" -d 'Follow files and ship their lines to a Kafka topic'
+complete -c logship -n "__fish_logship_needs_command" -f -a "run" -d 'Ship what a config says, until stopped'
+complete -c logship -n "__fish_logship_needs_command" -f -a "check-config" -d 'Say what is wrong with a config, or what it would do'
+complete -c logship -n "__fish_logship_needs_command" -f -a "status" -d 'Show what the running logship does'
+complete -c logship -n "__fish_logship_needs_command" -f -a "etcd" -d 'Read, check and write the config in etcd'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s t -l topic -d 'Ship to this topic' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -s b -l brokers -d 'Ask these brokers for the cluster [default: standard output]' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l timeout -d 'Give up after this long [default: never]' -r
@@ -55,3 +59,54 @@ complete -c logship -n "__fish_logship_using_subcommand tail" -s q -l quiet -d '
 complete -c logship -n "__fish_logship_using_subcommand tail" -s v -l verbose -d 'Tell more: -v about files, -vv about everything'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand run" -s c -l config -d 'Do what this config says' -r -F
+complete -c logship -n "__fish_logship_using_subcommand run" -l log-file -d 'Log to this file instead of standard error' -r -F
+complete -c logship -n "__fish_logship_using_subcommand run" -s q -l quiet -d 'Tell warnings and errors only'
+complete -c logship -n "__fish_logship_using_subcommand run" -s v -l verbose -d 'Tell more: -v about files, -vv about everything'
+complete -c logship -n "__fish_logship_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand run" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand check-config" -s c -l config -d 'Check this config, as \'run\' is told it' -r -F
+complete -c logship -n "__fish_logship_using_subcommand check-config" -l connect -d 'Try etcd, the brokers and the topics too'
+complete -c logship -n "__fish_logship_using_subcommand check-config" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand check-config" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand status" -l state-dir -d 'Ask the logship with this state directory' -r -F
+complete -c logship -n "__fish_logship_using_subcommand status" -l addr -d 'Ask over TCP, where admin.listen is' -r
+complete -c logship -n "__fish_logship_using_subcommand status" -l watch -d 'Show it again and again [default: every 2s]' -r
+complete -c logship -n "__fish_logship_using_subcommand status" -l json -d 'Print the raw document'
+complete -c logship -n "__fish_logship_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand status" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -f -a "get" -d 'Print the value of a key'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -f -a "put" -d 'Check a value, and write it'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -f -a "check" -d 'Say what is wrong with a value, or what it would do'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -s c -l config -d 'Reach etcd as this config says' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l endpoints -d 'Reach etcd there [env: LOGSHIP_ETCD_ENDPOINTS]' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l user -d 'Log in as this user' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l password-file -d 'Read that user\'s password from this file' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l cacert -d 'Trust the CA in this file (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l cert -d 'Show this certificate (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l key -d 'The key of that certificate' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -l json -d 'Print JSON: key, mod_revision, and value'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from get" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -s c -l config -d 'Reach etcd as this config says' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l endpoints -d 'Reach etcd there [env: LOGSHIP_ETCD_ENDPOINTS]' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l user -d 'Log in as this user' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l password-file -d 'Read that user\'s password from this file' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l cacert -d 'Trust the CA in this file (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l cert -d 'Show this certificate (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l key -d 'The key of that certificate' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l dry-run -d 'Show what would change, and write nothing'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -l force -d 'Write also over another\'s change, and the empty list'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from put" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -s c -l config -d 'Reach etcd as this config says' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l endpoints -d 'Reach etcd there [env: LOGSHIP_ETCD_ENDPOINTS]' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l user -d 'Log in as this user' -r
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l password-file -d 'Read that user\'s password from this file' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l cacert -d 'Trust the CA in this file (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l cert -d 'Show this certificate (https)' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -l key -d 'The key of that certificate' -r -F
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand etcd; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'

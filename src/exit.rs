@@ -19,7 +19,7 @@ pub enum Exit {
 pub const MANUAL: &str = "\
 0  everything that was read is acknowledged or was dropped by choice; also when the reader of standard output hangs up
 1  could not run: a missing or unreadable PATH with --once (the others are still shipped), a state directory that cannot be used or is held
-2  usage: refused before anything was started
+2  usage or config: refused before anything was started
 3  stopped, but some lines are not acknowledged yet; they are sent next time
 4  everything is settled, but records went to the dead letters";
 

@@ -10,6 +10,7 @@ pub mod supervisor;
 pub mod tail;
 
 pub mod queue;
+pub mod record;
 
 pub mod send;
 
@@ -18,6 +19,8 @@ pub mod kafka;
 pub mod ledger;
 
 pub mod checkpoint;
+
+pub mod admin;
 
 pub mod exit;
 pub mod text;

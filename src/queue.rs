@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::ledger::{Claim, FileLedger};
+use crate::record::Shape;
 
 /// Chunks in one producer's queue. The bound that counts is the one in bytes;
 /// this one limits what many tiny chunks cost beyond their bytes.
@@ -25,6 +26,8 @@ const RECYCLED_BYTES_MAX: usize = 512 << 10;
 pub struct Chunk {
     /// The file's account, where the range is acknowledged or given back.
     pub file: Arc<FileLedger>,
+    /// What its lines are to become.
+    pub shape: Arc<Shape>,
     /// First byte of the range.
     pub from: u64,
     /// Byte after the range; line ends included.
@@ -170,6 +173,7 @@ impl Chunk {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         file: Arc<FileLedger>,
+        shape: Arc<Shape>,
         (from, to): (u64, u64),
         lines: u64,
         cut: bool,
@@ -181,6 +185,7 @@ impl Chunk {
         debug_assert!(from < to && len <= buffer.len());
         Chunk {
             file,
+            shape,
             from,
             to,
             lines,
@@ -211,12 +216,13 @@ impl Chunk {
         self.cursor
     }
 
-    /// Hands over the lines up to `to`, holding `lines` records: whoever has
-    /// the claim now acknowledges it or gives it back.
-    pub fn hand_over(&mut self, to: u64, lines: u64) -> Claim {
+    /// Hands over the lines up to `to`, `records` that are sent and `skipped`
+    /// empty ones that are not: whoever has the claim now acknowledges it or
+    /// gives it back.
+    pub fn hand_over(&mut self, to: u64, records: u64, skipped: u64) -> Claim {
         debug_assert!(self.cursor < to && to <= self.to);
         let from = std::mem::replace(&mut self.cursor, to);
-        Claim::new(Arc::clone(&self.file), from, to, lines)
+        Claim::new(Arc::clone(&self.file), (from, to), records, skipped)
     }
 }
 

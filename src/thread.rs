@@ -80,6 +80,27 @@ pub fn try_spawn(
     })
 }
 
+/// A place where a test makes a thread panic: one with the file of this name in
+/// the directory that `LOGSHIP_TEST_FAULTS` names, which is removed. Not in
+/// release builds.
+#[inline]
+pub fn fault_point(name: &str) {
+    #[cfg(debug_assertions)]
+    {
+        use std::path::PathBuf;
+        use std::sync::OnceLock;
+        static FAULTS: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let faults = FAULTS.get_or_init(|| std::env::var_os("LOGSHIP_TEST_FAULTS").map(Into::into));
+        if let Some(faults) = faults
+            && std::fs::remove_file(faults.join(name)).is_ok()
+        {
+            panic!("a test wants this thread to fail: {name}");
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
 impl Task {
     /// True once the body has returned or panicked.
     pub fn is_finished(&self) -> bool {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use twox_hash::XxHash3_64;
 
 use crate::ledger::{Entry, Ledger, Mark, Origin};
 use crate::text::{from_text, shown, to_text};
-use crate::thread::Stop;
+use crate::thread::{Stop, fault_point};
 
 pub use state_dir::{StateDir, StateError};
 
@@ -37,6 +37,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const FIRST_SAVE_AFTER: Duration = Duration::from_millis(50);
 /// Files that nobody has seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// ... sooner if nothing was left of them,
+const FORGET_COMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// ... but not before this run has had the time to find them.
 const FORGET_NOT_BEFORE: Duration = Duration::from_secs(600);
 
@@ -52,6 +54,8 @@ struct Document<'a> {
 #[derive(Serialize, Deserialize)]
 struct FileRecord {
     path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    real_path: Option<String>,
     topic: String,
     device: u64,
     inode: u64,
@@ -61,8 +65,15 @@ struct FileRecord {
     acked_beyond: Vec<(u64, u64)>,
     size: u64,
     seen: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    complete: bool,
     head: MarkRecord,
     window: MarkRecord,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // it is what serde wants
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,12 +173,42 @@ pub fn save(dir: &StateDir, entries: &[Entry]) -> io::Result<()> {
     File::open(dir.path())?.sync_all()
 }
 
+/// How up to date the checkpoint is, for whoever wants to show it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    // Locks and not messages: whoever wants to know asks at any moment.
+    current: Mutex<Option<Instant>>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Progress {
+    /// How long ago everything was written down.
+    pub fn age(&self) -> Option<Duration> {
+        let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.map(|at| at.elapsed())
+    }
+
+    /// Why nothing can be written, if so.
+    pub fn failure(&self) -> Option<String> {
+        let failure = self.failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, failure: Option<String>) {
+        if failure.is_none() {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            *current = Some(Instant::now());
+        }
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
 /// The body of the checkpoint thread: saves when something has changed, and
 /// once more at the end.
-pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
+pub fn run(dir: &StateDir, ledger: &Ledger, progress: &Progress, stop: &Stop) {
     let mut saver = Saver {
         started: Instant::now(),
-        last: None,
+        saved: None,
         failing: false,
     };
     // The first one soon: it says where a follower began, before it has shipped
@@ -175,57 +216,51 @@ pub fn run(dir: &StateDir, ledger: &Ledger, stop: &Stop) {
     let mut pause = FIRST_SAVE_AFTER;
     while !stop.requested() {
         stop.sleep(pause);
-        saver.save(dir, ledger);
+        fault_point("checkpoint");
+        saver.save(dir, ledger, progress);
         pause = SAVE_EVERY;
     }
-    saver.save(dir, ledger);
+    saver.save(dir, ledger, progress);
 }
 
 struct Saver {
     started: Instant,
-    last: Option<Vec<Entry>>,
+    /// The ledger's count of changes when it was last saved.
+    saved: Option<u64>,
     failing: bool,
 }
 
 impl Saver {
-    fn save(&mut self, dir: &StateDir, ledger: &Ledger) {
+    fn save(&mut self, dir: &StateDir, ledger: &Ledger, progress: &Progress) {
         if self.started.elapsed() >= FORGET_NOT_BEFORE {
-            ledger.forget(seconds_ago(FORGET_AFTER));
+            ledger.forget(
+                seconds_ago(FORGET_AFTER),
+                seconds_ago(FORGET_COMPLETE_AFTER),
+            );
         }
-        let entries = ledger.entries();
-        if self.last.as_ref().is_some_and(|last| same(last, &entries)) {
-            return;
+        let changes = ledger.changes(); // first: what comes after is saved next time
+        if self.saved == Some(changes) {
+            return progress.note(None);
         }
-        match save(dir, &entries) {
+        match save(dir, &ledger.entries()) {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     log::info!("checkpoints are written again dir={}", shown(dir.path()));
                 }
-                self.last = Some(entries);
+                self.saved = Some(changes);
+                progress.note(None);
             }
-            Err(error) if !self.failing => {
-                self.failing = true;
-                log::error!(
-                    "cannot write the checkpoint: shipping goes on, lines may be sent again after a restart dir={} error={error}",
-                    shown(dir.path())
-                );
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    log::error!(
+                        "cannot write the checkpoint: shipping goes on, lines may be sent again after a restart dir={} error={error}",
+                        shown(dir.path())
+                    );
+                }
+                progress.note(Some(error.to_string()));
             }
-            Err(_) => {}
         }
     }
-}
-
-/// Equal but for the time of the last look, which alone is not worth a write.
-fn same(a: &[Entry], b: &[Entry]) -> bool {
-    let eq = |(a, b): (&Entry, &Entry)| {
-        a.origin == b.origin
-            && a.position == b.position
-            && a.beyond == b.beyond
-            && a.head == b.head
-            && a.window == b.window
-            && a.size == b.size
-    };
-    a.len() == b.len() && a.iter().zip(b).all(eq)
 }
 
 fn seconds_ago(ago: Duration) -> u64 {
@@ -280,6 +315,7 @@ impl From<&Entry> for FileRecord {
     fn from(entry: &Entry) -> FileRecord {
         FileRecord {
             path: to_text(&entry.origin.path),
+            real_path: entry.origin.real.as_deref().map(to_text),
             topic: entry.origin.topic.to_string(),
             device: entry.origin.device,
             inode: entry.origin.inode,
@@ -288,6 +324,7 @@ impl From<&Entry> for FileRecord {
             acked_beyond: entry.beyond.clone(),
             size: entry.size,
             seen: entry.seen,
+            complete: entry.complete,
             head: entry.head.into(),
             window: entry.window.into(),
         }
@@ -300,6 +337,7 @@ impl TryFrom<FileRecord> for Entry {
     fn try_from(record: FileRecord) -> Result<Entry, String> {
         let origin = Origin {
             path: from_text(&record.path),
+            real: record.real_path.as_deref().map(from_text),
             topic: Arc::from(record.topic),
             device: record.device,
             inode: record.inode,
@@ -320,6 +358,7 @@ impl TryFrom<FileRecord> for Entry {
             window: record.window.try_into()?,
             size: record.size,
             seen: record.seen,
+            complete: record.complete,
         })
     }
 }
@@ -382,6 +421,7 @@ mod tests {
         Entry {
             origin: Origin {
                 path: PathBuf::from(path),
+                real: Some(PathBuf::from("/real")),
                 topic: "t".into(),
                 device: u64::MAX,
                 inode: 7,
@@ -401,6 +441,7 @@ mod tests {
             },
             size: 200,
             seen: 1_700_000_000,
+            complete: true,
         }
     }
 

@@ -10,9 +10,11 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{TailRequest, parse_duration};
 use crate::exit;
-use crate::kafka::Compression;
-use crate::send::{Format, Partitioning};
+use crate::kafka::{Address, Compression};
+use crate::record::{Format, Partitioning};
 use crate::tail::{ReadFrom, WhenFull};
+
+pub use super::etcd::args::{EtcdArgs, EtcdCommands};
 
 /// Tails log files and ships every line to Kafka.
 #[derive(Debug, Parser)]
@@ -61,6 +63,175 @@ pub enum Commands {
         )
     )]
     Tail(Box<TailArgs>),
+    /// Do what a config says.
+    #[command(
+        about = "Ship what a config says, until stopped",
+        long_about = "Ships what a config says, until it is stopped: the daemon.\n\n\
+            The config says which files go to which topics, and may have more of it in etcd. After \
+            SIGHUP, or when it changes, it is read again; one with a mistake is refused as a whole \
+            and changes nothing. SIGTERM and SIGINT stop it cleanly, a second one at once.",
+        after_long_help = format!(
+            "EXIT STATUS:\n{}\n\n\
+             EXAMPLES:\n\
+             \x20 Check a config, then run with it:\n\
+             \x20     logship check-config /etc/logship.json && logship run --config /etc/logship.json\n\
+             \x20 Take up a change at once:\n\
+             \x20     pkill -HUP -x logship\n\
+             \x20 See what it does:\n\
+             \x20     logship status",
+            indented(exit::MANUAL)
+        )
+    )]
+    Run(RunArgs),
+    /// Check a config.
+    #[command(
+        about = "Say what is wrong with a config, or what it would do",
+        long_about = "Says everything that is wrong with a config, as FILE:LINE:COLUMN: key: problem; or, \
+            when it is good, which files would go to which topics, and what had better be looked \
+            at.\n\n\
+            The checks are those of 'run'. The plan goes to standard output, mistakes and warnings \
+            to standard error. No network is touched, unless --connect is given.",
+        after_long_help = format!(
+            "EXIT STATUS:\n{}\n\n\
+             EXAMPLES:\n\
+             \x20 What would be shipped where?\n\
+             \x20     logship check-config /etc/logship.yaml\n\
+             \x20 Can it get there from here?\n\
+             \x20     logship check-config /etc/logship.yaml --connect",
+            indented(CHECK_EXIT)
+        )
+    )]
+    CheckConfig(CheckArgs),
+    /// Ask the running logship.
+    #[command(
+        about = "Show what the running logship does",
+        long_about = "Asks the running logship, and shows a line about all of it, what is wrong, and a table of \
+            its files: position, lag, acknowledged lines a second, state and last error, those that lag \
+            most first. With PATH it says why this file is read, or why it is not.\n\n\
+            It asks on the Unix socket in the state directory, or over TCP where the config has \
+            admin.listen. A file that PATH names is looked at by the user who asks.",
+        after_long_help = format!(
+            "EXIT STATUS:\n{}\n\n\
+             EXAMPLES:\n\
+             \x20 The table, again every two seconds:\n\
+             \x20     logship status --watch\n\
+             \x20 Why is this file not shipped?\n\
+             \x20     logship status /var/log/app.log\n\
+             \x20 For a script, over TCP:\n\
+             \x20     logship status --json --addr 127.0.0.1:9598",
+            indented(STATUS_EXIT)
+        )
+    )]
+    Status(StatusArgs),
+    /// Read, check and write the remote config.
+    #[command(
+        about = "Read, check and write the config in etcd",
+        long_about = "Reads, checks and writes the config in etcd: the JSON arrays of sources that a logship \
+            follows under the keys etcd.keys of its config.\n\n\
+            What a logship would refuse is not written. etcd is reached as --config says, or as the \
+            options say, which are etcdctl's."
+    )]
+    Etcd(EtcdArgs),
+}
+
+/// The section EXIT STATUS of `logship check-config`.
+const CHECK_EXIT: &str = "\
+0  the config is good; there may be warnings
+1  it is good, but with --connect a step failed
+2  it is refused, or it cannot be read";
+
+/// The options of `logship run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Do what this config says
+    ///
+    /// The config: JSON, or YAML when its name ends with .yaml or .yml. All keys are explained in
+    /// logship.conf(5). It is read again after SIGHUP and when it changes.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// How much to tell, and where.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+}
+
+/// The options of `logship check-config`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Check this config
+    ///
+    /// The config: JSON, or YAML when its name ends with .yaml or .yml. All keys are explained in
+    /// logship.conf(5).
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    pub file: Option<PathBuf>,
+
+    /// Check this config, as 'run' is told it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    pub config: Option<PathBuf>,
+
+    /// Try etcd, the brokers and the topics too
+    ///
+    /// Tries etcd, then the brokers and the topics, step by step, and says of each step whether it
+    /// went well, or why not and what to change. It sends no line, makes no topic, and takes
+    /// about ten seconds at most for what does not answer.
+    #[arg(long)]
+    pub connect: bool,
+}
+
+/// The section EXIT STATUS of `logship status`.
+const STATUS_EXIT: &str = "\
+0  it was shown; also when the reader of standard output hangs up
+1  nobody answers there, or this user may not ask
+2  usage: refused before anybody was asked";
+
+/// The options of `logship status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Say why this file is read, or why it is not
+    ///
+    /// Says why this file is read, or why it is not: which sources match it, which 'exclude'
+    /// leaves it out, what is there, how far it is read, and one sentence that sums it up.
+    #[arg(value_name = "PATH", conflicts_with_all = ["watch", "json"])]
+    pub path: Option<PathBuf>,
+
+    /// Ask the logship with this state directory
+    ///
+    /// The state directory of the logship to ask; its socket there is 'admin.sock'. By default
+    /// /var/lib/logship for root and $XDG_STATE_HOME/logship (~/.local/state/logship) for
+    /// others.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "LOGSHIP_STATE_DIR",
+        hide_env_values = true
+    )]
+    pub state_dir: Option<PathBuf>,
+
+    /// Ask over TCP, where admin.listen is
+    ///
+    /// Ask over TCP instead of the socket, at the address that the config has as admin.listen.
+    /// Wins over --state-dir. Example: 127.0.0.1:9598.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub addr: Option<Address>,
+
+    /// Show it again and again [default: every 2s]
+    ///
+    /// Shows it again after every INTERVAL, by default 2s and at least 100ms, until it is
+    /// interrupted. On a terminal what does not fit on the screen is left out.
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        default_missing_value = "2s",
+        value_parser = parse_watch
+    )]
+    pub watch: Option<Duration>,
+
+    /// Print the raw document
+    ///
+    /// Prints the document as it came: one JSON object with everything there is to tell.
+    #[arg(long, conflicts_with = "watch")]
+    pub json: bool,
 }
 
 /// The options of `logship tail`.
@@ -317,7 +488,17 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn indented(text: &str) -> String {
+/// Asking costs the one who is asked.
+const WATCH_MIN: Duration = Duration::from_millis(100);
+
+fn parse_watch(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        duration if duration < WATCH_MIN => Err("must be at least 100ms".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+pub(super) fn indented(text: &str) -> String {
     text.lines()
         .map(|line| format!("  {line}\n"))
         .collect::<String>()

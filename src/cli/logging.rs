@@ -1,14 +1,21 @@
 //! Where messages go, and how many of them.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, LineWriter, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{self, PanicHookInfo};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 use simplelog::{ColorChoice, Config, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
 
 use super::args::LoggingArgs;
 use super::progress::Progress;
+
+/// How often a log file's path is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the log: to standard error, in colours on a terminal, or to a file.
 ///
@@ -26,23 +33,34 @@ pub fn init(args: &LoggingArgs, progress: &Progress) -> Result<(), (PathBuf, io:
     // Setting a logger fails only when there is one, and this is the only place.
     let _ = match &args.log_file {
         Some(path) => {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(|error| (path.clone(), error))?;
+            let file = LogFile::open(path).map_err(|error| (path.clone(), error))?;
             WriteLogger::init(level, config, LineWriter::new(file))
         }
         None if progress.is_shown() => {
             let above = AboveProgress(progress.clone());
             WriteLogger::init(level, config, LineWriter::new(above))
         }
-        None if super::colours() => {
+        None if super::colours(&io::stderr()) => {
             TermLogger::init(level, config, TerminalMode::Stderr, ColorChoice::Always)
         }
         None => WriteLogger::init(level, config, LineWriter::new(io::stderr())),
     };
+    panic::set_hook(Box::new(tell_panic));
     Ok(())
+}
+
+/// A panic is a message like others, and in the same place.
+fn tell_panic(info: &PanicHookInfo) {
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = thread::current();
+    log::error!(
+        "panicked: {} thread={} at={place}",
+        text.unwrap_or("without a word"),
+        thread.name().unwrap_or("unnamed")
+    );
 }
 
 fn config() -> Config {
@@ -65,4 +83,65 @@ impl Write for AboveProgress {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// A log file that is opened again when it is rotated away: whoever rotates it
+/// needs no signal for us.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    identity: Option<(u64, u64)>,
+    looked: Instant,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<LogFile> {
+        // Also where the working directory will not be found again.
+        let path = std::path::absolute(path)?;
+        let file = append(&path)?;
+        Ok(LogFile {
+            identity: identity(&file.metadata()?),
+            path,
+            file,
+            looked: Instant::now(),
+        })
+    }
+
+    /// Goes on in the file that stands at the path now. When that cannot be
+    /// opened, the old one is better than none.
+    fn follow_path(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        let there = fs::metadata(&self.path)
+            .ok()
+            .and_then(|meta| identity(&meta));
+        if there.is_some() && there == self.identity {
+            return;
+        }
+        if let Ok(file) = append(&self.path) {
+            self.identity = file.metadata().ok().and_then(|meta| identity(&meta));
+            self.file = file;
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.follow_path();
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn identity(meta: &fs::Metadata) -> Option<(u64, u64)> {
+    Some((meta.dev(), meta.ino()))
 }

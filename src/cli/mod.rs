@@ -4,24 +4,32 @@
 //! work is the supervisor's.
 
 mod args;
+mod check;
+mod etcd;
 mod logging;
 mod progress;
 mod signals;
+mod status;
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{self, Plan, Sink, Surroundings};
+use crate::config::{self, FileConfig, Follower, Mistake, Plan, Sink, Surroundings};
 use crate::exit::Exit;
-use crate::supervisor;
+use crate::ledger::Figures;
+use crate::supervisor::{self, Watch};
+use crate::text::shown;
 
-pub use args::{Cli, Commands, TailArgs, command};
+pub use args::{
+    CheckArgs, Cli, Commands, EtcdArgs, EtcdCommands, RunArgs, StatusArgs, TailArgs, command,
+};
+pub use etcd::args::{CheckValueArgs, GetArgs, PutArgs, Reach};
 
 /// Runs the command line and returns what to exit with.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
@@ -40,16 +48,72 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Commands::Tail(args) => tail(&args),
+        Commands::Run(args) => daemon(&args),
+        Commands::CheckConfig(args) => check::run(&args),
+        Commands::Status(args) => status::run(&args),
+        Commands::Etcd(args) => etcd::run(&args),
     }
+}
+
+/// What a config file says; what is wrong with it is told, and is the exit code.
+fn load(file: &Path) -> Result<FileConfig, Exit> {
+    let around = surroundings().map_err(|error| lost(&error))?;
+    config::load(file, &around).map_err(|mistakes| refuse(&mistakes, &shown(file)))
+}
+
+/// Tells all mistakes in a config, or in a value of etcd.
+fn refuse(mistakes: &[Mistake], name: &str) -> Exit {
+    let mut stderr = io::stderr();
+    for mistake in mistakes {
+        let _ = writeln!(stderr, "{mistake}");
+    }
+    let count = match mistakes.len() {
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    complain(&format!("{count} in {name}"), None);
+    hint("'man logship.conf' explains every key");
+    Exit::Usage
+}
+
+fn lost(error: &io::Error) -> Exit {
+    complain(&format!("cannot find out where it is: {error}"), None);
+    Exit::CouldNotRun
+}
+
+fn daemon(args: &RunArgs) -> Exit {
+    let config = match load(&args.config) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let progress = progress::Progress::new(false);
+    if let Err((path, error)) = logging::init(&args.logging, &progress) {
+        let path = shown(path);
+        complain(&format!("cannot open log file '{path}': {error}"), None);
+        return Exit::CouldNotRun;
+    }
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let around = match surroundings() {
+        Ok(around) => around,
+        Err(error) => return lost(&error),
+    };
+    log::info!(
+        "running version={} config={}",
+        env!("CARGO_PKG_VERSION"),
+        shown(&args.config)
+    );
+    let follower = Follower::new(args.config.clone(), config, around);
+    let exit = start(follower.plan().clone(), Some(follower), &progress);
+    log::logger().flush();
+    exit
 }
 
 fn tail(args: &TailArgs) -> Exit {
     let around = match surroundings() {
         Ok(around) => around,
-        Err(error) => {
-            complain(&format!("cannot find out where it is: {error}"), None);
-            return Exit::CouldNotRun;
-        }
+        Err(error) => return lost(&error),
     };
     let plan = match config::lower_tail(&args.request(), &around) {
         Ok(plan) => plan,
@@ -63,17 +127,17 @@ fn tail(args: &TailArgs) -> Exit {
     };
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
     if let Err((path, error)) = logging::init(&args.logging, &progress) {
-        let path = crate::text::shown(path);
+        let path = shown(path);
         complain(&format!("cannot open log file '{path}': {error}"), None);
         return Exit::CouldNotRun;
     }
-    let exit = start(&plan, &progress);
+    let exit = start(plan, None, &progress);
     log::logger().flush();
     exit
 }
 
-fn start(plan: &Plan, progress: &progress::Progress) -> Exit {
-    let signals = match signals::listen() {
+fn start(plan: Plan, follower: Option<Follower>, progress: &progress::Progress) -> Exit {
+    let signals = match signals::listen(follower.is_some()) {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format!("cannot handle signals: {error}"), None);
@@ -81,10 +145,21 @@ fn start(plan: &Plan, progress: &progress::Progress) -> Exit {
         }
     };
     raise_file_limit();
-    if let Sink::Stdout = plan.sink {
-        log::info!("no --brokers given: records go to standard output");
+    if let Sink::Stdout = plan.pool.sink {
+        let missing = follower
+            .as_ref()
+            .map_or("no --brokers given", |_| "no kafka in the config");
+        log::info!("{missing}: records go to standard output");
     }
-    let outcome = supervisor::run(plan, &signals, &mut |figures| progress.show(figures));
+    let outcome = {
+        let mut show = |figures: &Figures| progress.show(figures);
+        let watch: Watch = if progress.is_shown() {
+            Some(&mut show)
+        } else {
+            None
+        };
+        supervisor::run(plan, follower, &signals, watch)
+    };
     progress.finish();
     outcome.unwrap_or_else(|error| {
         complain(&error.to_string(), error.hint());
@@ -143,9 +218,9 @@ fn hint(advice: &str) {
     let _ = writeln!(io::stderr(), "hint: {advice}");
 }
 
-/// True when messages may have colours: on a terminal, unless NO_COLOR says no
-/// (<https://no-color.org>).
-fn colours() -> bool {
+/// True when what is written there may have colours: on a terminal, unless
+/// NO_COLOR says no (<https://no-color.org>).
+fn colours(stream: &impl IsTerminal) -> bool {
     let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !refused
+    stream.is_terminal() && !refused
 }

@@ -11,17 +11,18 @@ use crate::supervisor::Signal;
 use crate::thread::spawn;
 
 /// Starts to listen. SIGINT and SIGTERM stop. SIGHUP asks for a reload, but when
-/// the terminal is gone it means that, and stops too; under nohup it stays
-/// ignored.
+/// the terminal is gone it means that, and stops too. Under nohup it stays ignored,
+/// unless there is something `to_reload`: then it always asks for that.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn listen() -> io::Result<Receiver<Signal>> {
+pub fn listen(to_reload: bool) -> io::Result<Receiver<Signal>> {
     let mut wanted = vec![SIGINT, SIGTERM];
-    if !is_ignored(SIGHUP) {
+    let ignored = is_ignored(SIGHUP);
+    if to_reload || !ignored {
         wanted.push(SIGHUP);
     }
-    let had_terminal = has_terminal();
+    let had_terminal = !ignored && has_terminal();
     let mut signals = Signals::new(wanted)?;
     let (sender, receiver) = bounded(16);
     let task = spawn("signals", move || {

@@ -1,5 +1,6 @@
 //! Lowers the arguments of `logship tail` to a plan.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,27 +8,11 @@ use std::time::Duration;
 use twox_hash::XxHash3_64;
 
 use crate::kafka::{self, Address, Compression};
-use crate::send::{self, Format, KeyTemplate, Partitioning};
-use crate::tail::{self, Pattern, ReadFrom, WhenFull};
+use crate::record::{Format, KeyTemplate, Partitioning, Shape};
+use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
-use super::{Mistake, Plan, Sink, Source};
+use super::{Mistake, Plan, Sink, defaults};
 
-/// Producer threads.
-const PRODUCERS: usize = 2;
-/// Bytes in all queues.
-const QUEUE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a batch before compression. A broker takes 1,048,588 by default
-/// (`message.max.bytes`).
-const BATCH_BYTES_MAX: usize = 900 << 10;
-/// How long a line waits for others to share its batch.
-const LINGER: Duration = Duration::from_millis(50);
-/// Longest line shipped.
-const LINE_BYTES_MAX: usize = 1 << 20;
-/// What a record and its batch add to a line, with room to spare; a line over
-/// the limit towards Kafka is cut so that the broker's default still takes it.
-const RECORD_OVERHEAD_BYTES: usize = 512;
-/// How often patterns are looked at.
-const DISCOVER_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest name of a state directory, well below what file systems take.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -87,11 +72,12 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
     let mut mistakes = Vec::new();
     let mut wrong = |key: &str, problem: String| {
         mistakes.push(Mistake {
+            place: None,
             key: key.to_owned(),
             problem,
         });
     };
-    let sources = lower_sources(&request.paths, around, &mut wrong);
+    let inputs = lower_inputs(&request.paths, around, &mut wrong);
     if let Err(problem) = kafka::check_topic_name(&request.topic) {
         wrong("--topic", problem);
     }
@@ -113,91 +99,97 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
         None => Sink::Stdout,
         Some(brokers) => Sink::Kafka(kafka::Options::new(brokers.into_iter().flatten().collect())),
     };
-    let line_bytes_max = match sink {
-        Sink::Stdout => LINE_BYTES_MAX,
-        Sink::Kafka(_) => LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
-    };
     let default_from = if request.once {
         ReadFrom::Beginning
     } else {
         ReadFrom::End
     };
-    Ok(Plan {
-        sources,
+    let job = Arc::new(Job {
         topic: request.topic.as_str().into(),
         read_from: request.read_from.unwrap_or(default_from),
-        tail: tail::Options {
-            when_full: request.when_full,
-            line_bytes_max,
-            once: request.once,
-            ..tail::Options::default()
-        },
-        send: send::Options {
+        when_full: request.when_full,
+        shape: Arc::new(Shape {
             format: request.format,
             key: request.key.clone().map(KeyTemplate),
             partitioning: request.partitioning,
-            compression: request.compression,
-            batch_bytes_max: BATCH_BYTES_MAX,
-            linger: LINGER,
-            line_bytes_max,
-            host: Arc::clone(&around.host),
+            labels: BTreeMap::new(),
+            line_bytes_max: defaults::line_bytes_max(&sink),
+            skip_empty: false,
+        }),
+        fence: None,
+    });
+    let mut plan = Plan {
+        tail: tail::Options {
+            once: request.once,
+            ..tail::Options::default()
         },
-        producers: match sink {
-            Sink::Stdout => 1,
-            Sink::Kafka(_) => PRODUCERS,
-        },
-        sink,
-        queue_bytes_max: QUEUE_BYTES_MAX,
         state_dir,
-        discover_interval: DISCOVER_INTERVAL,
         stats_interval: request.stats_interval,
         shutdown_timeout: request.shutdown_timeout,
         timeout: request.timeout,
-    })
+        ..defaults::plan(sink, Arc::clone(&around.host))
+    };
+    plan.pool.send.compression = request.compression;
+    for input in inputs {
+        let job = Arc::clone(&job);
+        match input {
+            Input::Stdin => plan.stdin = Some(job),
+            Input::Path(path) => plan.named.push((path, job)),
+            Input::Pattern(pattern) => plan.sources.push(Arc::new(Source::new(*pattern, job))),
+        }
+    }
+    Ok(plan)
 }
 
-fn lower_sources(
+/// One of the PATHs.
+enum Input {
+    Stdin,
+    Path(PathBuf),
+    Pattern(Box<Pattern>),
+}
+
+fn lower_inputs(
     paths: &[PathBuf],
     around: &Surroundings,
     wrong: &mut impl FnMut(&str, String),
-) -> Vec<Source> {
-    let mut sources: Vec<Source> = Vec::new();
+) -> Vec<Input> {
+    let mut inputs: Vec<Input> = Vec::new();
     for path in paths {
-        let source = if path.as_os_str() == "-" {
-            Source::Stdin
+        let input = if path.as_os_str() == "-" {
+            Input::Stdin
         } else if path.as_os_str().is_empty() {
             wrong("PATH", "'' is not a path".to_owned());
             continue;
         } else {
             match lower_path(path, &around.directory) {
-                Ok(source) => source,
+                Ok(input) => input,
                 Err(problem) => {
                     wrong("PATH", problem);
                     continue;
                 }
             }
         };
-        let twice = sources.iter().any(|known| match (known, &source) {
-            (Source::Stdin, Source::Stdin) => true,
-            (Source::Path(a), Source::Path(b)) => a == b,
-            (Source::Pattern(a), Source::Pattern(b)) => a.text() == b.text(),
+        let twice = inputs.iter().any(|known| match (known, &input) {
+            (Input::Stdin, Input::Stdin) => true,
+            (Input::Path(a), Input::Path(b)) => a == b,
+            (Input::Pattern(a), Input::Pattern(b)) => a.text() == b.text(),
             _ => false,
         });
         if !twice {
-            sources.push(source);
+            inputs.push(input);
         }
     }
-    sources
+    inputs
 }
 
 /// An existing path is taken literally, whatever characters it holds.
-fn lower_path(path: &Path, directory: &Path) -> Result<Source, String> {
+fn lower_path(path: &Path, directory: &Path) -> Result<Input, String> {
     let exists = path.symlink_metadata().is_ok();
     match path.to_str() {
         Some(text) if !exists && Pattern::is_pattern(text) => Pattern::new(text, directory)
-            .map(Source::Pattern)
+            .map(|pattern| Input::Pattern(Box::new(pattern)))
             .map_err(|problem| format!("'{}' is not a pattern: {problem}", text.escape_debug())),
-        _ => Ok(Source::Path(plain(directory, path))),
+        _ => Ok(Input::Path(plain(directory, path))),
     }
 }
 
@@ -374,6 +366,8 @@ mod tests {
             &request(&["a", "/here/a", "-", "-", "*.x", "*.x"]),
             &around(),
         );
-        assert_eq!(plan.unwrap().sources.len(), 3);
+        let plan = plan.unwrap();
+        assert!(plan.stdin.is_some());
+        assert_eq!((plan.named.len(), plan.sources.len()), (1, 1));
     }
 }

@@ -130,6 +130,18 @@ pub enum Stage {
     Serving,
 }
 
+impl Stage {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Dns => "dns",
+            Stage::Tcp => "tcp",
+            Stage::Handshake => "handshake",
+            Stage::Serving => "request",
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

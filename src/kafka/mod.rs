@@ -13,7 +13,9 @@ mod batch;
 mod codec;
 mod connection;
 mod error;
+mod probe;
 mod producer;
+mod stats;
 mod wire;
 
 pub use address::{Address, AddressError};
@@ -21,7 +23,9 @@ pub use batch::{BatchBuilder, ProducerId, next_sequence};
 pub use codec::Compression;
 pub use connection::Event;
 pub use error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
+pub use probe::{Check, probe};
 pub use producer::{Notice, Options, Outcome, Producer, TopicId};
+pub use stats::{Latency, SECONDS, Stats};
 
 /// The longest topic name a broker takes, in bytes.
 const TOPIC_NAME_BYTES_MAX: usize = 249;

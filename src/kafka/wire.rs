@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, InitProducerIdRequest, MetadataRequest, RequestHeader, TopicName,
+    ApiKey, ApiVersionsRequest, DescribeConfigsRequest, InitProducerIdRequest, MetadataRequest,
+    RequestHeader, TopicName, describe_configs_request::DescribeConfigsResource,
     metadata_request::MetadataRequestTopic,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
@@ -329,6 +330,58 @@ pub fn init_producer_id_response(body: &[u8]) -> Result<Result<ProducerId, Error
         ErrorCode::NONE => Ok(ProducerId { id, epoch }),
         code => Err(code),
     })
+}
+
+/// The broker's setting that lets topics be made on first use.
+const AUTO_CREATE: &str = "auto.create.topics.enable";
+/// DescribeConfigs: the oldest that Kafka 4 takes; Kafka has it since 1.1.
+const DESCRIBE_CONFIGS: i16 = 1;
+
+/// Asks a broker, which answers for itself only, whether it makes topics on
+/// first use.
+pub fn auto_create_request(correlation: i32, client_id: &str, node: i32) -> Frame {
+    const BROKER: i8 = 4;
+    let broker = DescribeConfigsResource::default()
+        .with_resource_type(BROKER)
+        .with_resource_name(StrBytes::from_string(node.to_string()))
+        .with_configuration_keys(Some(vec![StrBytes::from_static_str(AUTO_CREATE)]));
+    let request = DescribeConfigsRequest::default().with_resources(vec![broker]);
+    encode(
+        ApiKey::DescribeConfigs,
+        &request,
+        DESCRIBE_CONFIGS,
+        correlation,
+        client_id,
+    )
+}
+
+/// What the broker says to [`auto_create_request`], if it says it.
+pub fn auto_create_response(body: &[u8]) -> Result<Option<bool>, Cause> {
+    let mut answer = Answer::new(ApiKey::DescribeConfigs, body);
+    answer.i32()?; // throttle time
+    let mut found = None;
+    for _ in 0..answer.count()? {
+        answer.i16()?; // error code: then there are no settings
+        answer.nullable_string()?; // error message
+        answer.i8()?; // resource type
+        answer.string()?; // resource name
+        for _ in 0..answer.count()? {
+            let name = answer.string()?;
+            let value = answer.nullable_string()?;
+            for _ in 0..3 {
+                answer.i8()?; // read-only, source, sensitive
+            }
+            for _ in 0..answer.count()? {
+                answer.string()?; // synonym
+                answer.nullable_string()?;
+                answer.i8()?;
+            }
+            if name == AUTO_CREATE {
+                found = value.map(|value| value == "true");
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Encodes an ApiVersions request, correlation id 0.

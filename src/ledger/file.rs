@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -20,6 +21,8 @@ use crate::text::shown;
 pub struct Origin {
     /// The path it was found under.
     pub path: PathBuf,
+    /// Where that led, if it was a symbolic link.
+    pub real: Option<PathBuf>,
     /// Where its lines go.
     pub topic: Arc<str>,
     /// Device number.
@@ -54,16 +57,16 @@ pub struct Figures {
     pub acked_bytes: u64,
     /// Records in them.
     pub acked_lines: u64,
-    /// Given up by choice.
-    pub dropped_bytes: u64,
+    /// Given up by choice, by [`DropReason`].
+    pub dropped_bytes: [u64; DropReason::ALL.len()],
     /// Records in them.
-    pub dropped_lines: u64,
+    pub dropped_lines: [u64; DropReason::ALL.len()],
     /// In the dead-letter file.
     pub dead_bytes: u64,
     /// Records in it.
     pub dead_lines: u64,
-    /// Could not be read any more.
-    pub lost_bytes: u64,
+    /// Could not be read any more, by [`LossReason`].
+    pub lost_bytes: [u64; LossReason::ALL.len()],
     /// Read, and neither acknowledged nor given up yet.
     pub under_way_bytes: u64,
     /// Records cut at `line_bytes_max`.
@@ -77,6 +80,9 @@ pub enum DropReason {
     QueueFull,
     /// A run of NUL bytes left by a writer after a truncation.
     NulHole,
+    /// An empty line of a source that skips them. Its bytes count with those of
+    /// the lines around it.
+    Empty,
 }
 
 /// Why a range cannot be read any more.
@@ -97,13 +103,21 @@ pub struct Gap {
     pub to: Option<u64>,
 }
 
-/// A claim that can be taken back as if it had never been made.
+/// A claim of a range that nobody else has seen yet. Dropping it takes the claim
+/// back as if it had never been made.
 #[derive(Debug)]
 pub struct Ticket {
+    file: Arc<FileLedger>,
     from: u64,
     to: u64,
     read: (u64, u64, u64),
+    used: bool,
 }
+
+/// Somebody looks after a file. An account that nobody looks after is closed
+/// once nothing of it is on its way, or goes on with whoever finds the file.
+#[derive(Debug)]
+pub struct Attendance(Arc<FileLedger>);
 
 /// Lines on their way in a batch. Dropping it gives them back, so that whatever
 /// happens to a batch, its lines are sent or read again.
@@ -112,13 +126,16 @@ pub struct Claim {
     file: Arc<FileLedger>,
     from: u64,
     to: u64,
-    lines: u64,
+    records: u64,
+    skipped: u64,
     settled: bool,
 }
 
 /// The account of one file between two truncations.
 #[derive(Debug)]
 pub struct FileLedger {
+    /// In the order in which accounts were opened.
+    number: u64,
     origin: Origin,
     flow: Arc<Flow>,
     // A lock and not messages: a tailer must see at once what came back, and
@@ -142,8 +159,13 @@ struct State {
     windows: VecDeque<Mark>,
     /// The bytes are no longer there: nothing can be read again.
     gone: bool,
-    /// A newer life of the file has taken over; this one is not written down.
+    /// Another account has taken over; this one is not written down.
     superseded: bool,
+    /// Somebody looks after the file.
+    attended: bool,
+    /// The account whose topic was changed, until everything that was read for
+    /// it is settled: this one begins where that one ends.
+    before: Option<Arc<FileLedger>>,
     figures: Figures,
 }
 
@@ -156,7 +178,9 @@ impl FileLedger {
         head: Mark,
         window: Mark,
     ) -> FileLedger {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         FileLedger {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             origin,
             flow,
             state: Mutex::new(State {
@@ -172,6 +196,8 @@ impl FileLedger {
                 windows: VecDeque::new(),
                 gone: false,
                 superseded: false,
+                attended: false,
+                before: None,
                 figures: Figures::default(),
             }),
         }
@@ -189,6 +215,27 @@ impl FileLedger {
         }
         drop(state);
         file
+    }
+
+    /// The account that goes on where `before` was read to, for another topic.
+    /// Until `before` is settled, what is written down begins with its gaps: a
+    /// crash sends them to the new topic rather than to none.
+    pub fn following(
+        before: &Arc<FileLedger>,
+        origin: Origin,
+        flow: Arc<Flow>,
+        window: Mark,
+    ) -> FileLedger {
+        let start = before.read_to();
+        let file = FileLedger::new(origin, flow, start, before.head(), window);
+        file.state().before = Some(Arc::clone(before));
+        before.retire();
+        file
+    }
+
+    /// Larger than that of every account that was opened before.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Which file, and for what.
@@ -233,13 +280,46 @@ impl FileLedger {
     /// Notes the file's size, and that the file was seen.
     pub fn saw(&self, size: u64) {
         let mut state = self.state();
-        state.size = state.size.max(size);
+        if size > state.size {
+            state.size = size;
+            self.flow.changed();
+        }
         state.seen = now_seconds();
+    }
+
+    /// Somebody begins to look after the file.
+    pub fn attend(self: &Arc<FileLedger>) -> Attendance {
+        self.state().attended = true;
+        Attendance(Arc::clone(self))
+    }
+
+    /// True while somebody looks after the file.
+    pub fn is_attended(&self) -> bool {
+        self.state().attended
+    }
+
+    /// True when nobody looks after the file, and whoever finds it may go on.
+    pub(super) fn is_left_open(&self) -> bool {
+        let state = self.state();
+        !state.attended && !state.superseded && !state.gone
+    }
+
+    /// True when no other account's unsettled end is before this one.
+    pub(super) fn is_whole(&self) -> bool {
+        let mut state = self.state();
+        state.drop_settled_before();
+        state.before.is_none()
+    }
+
+    /// True when nothing of the file is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.state().claims.is_empty()
     }
 
     /// The fingerprint of the file's first bytes has grown.
     pub fn set_head(&self, head: Mark) {
         self.state().head = head;
+        self.flow.changed();
     }
 
     /// The fingerprint of the file's first bytes.
@@ -247,9 +327,9 @@ impl FileLedger {
         self.state().head
     }
 
-    /// Claims a range that is about to be offered. `lines` are its records,
-    /// `fresh` those in the part that was never read before.
-    pub fn claim(&self, from: u64, to: u64, fresh: u64, window: Mark) -> Ticket {
+    /// Claims a range that is about to be offered; `fresh` are the lines in the
+    /// part of it that was never read before.
+    pub fn claim(self: &Arc<FileLedger>, from: u64, to: u64, fresh: u64, window: Mark) -> Ticket {
         let mut state = self.state();
         let figures = &state.figures;
         let read = (state.read_to, figures.read_bytes, figures.read_lines);
@@ -261,41 +341,19 @@ impl FileLedger {
             state.read_to = to;
         }
         state.windows.push_back(window);
-        Ticket { from, to, read }
+        drop(state);
+        Ticket {
+            file: Arc::clone(self),
+            from,
+            to,
+            read,
+            used: false,
+        }
     }
 
     /// How far the file was ever read.
     pub fn read_to(&self) -> u64 {
         self.state().read_to
-    }
-
-    /// Takes back the newest claim, which nobody else has seen.
-    pub fn unclaim(&self, ticket: &Ticket) {
-        let mut state = self.state();
-        let found = state.claims.carve(ticket.from, ticket.to);
-        debug_assert!(found);
-        state.windows.pop_back();
-        (
-            state.read_to,
-            state.figures.read_bytes,
-            state.figures.read_lines,
-        ) = ticket.read;
-    }
-
-    /// Gives a claimed range up by choice.
-    pub fn give_up(&self, ticket: &Ticket, lines: u64, reason: DropReason) {
-        let (from, to) = (ticket.from, ticket.to);
-        let mut state = self.state();
-        state.settle_claim(from, to);
-        state.figures.dropped_bytes += to - from;
-        state.figures.dropped_lines += lines;
-        drop(state);
-        log::debug!(
-            "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
-            shown(&self.origin.path),
-            self.origin.inode,
-            to - from
-        );
     }
 
     /// A record was cut at `line_bytes_max`.
@@ -318,7 +376,7 @@ impl FileLedger {
                     return;
                 }
             } else {
-                state.lose(gap.from, to);
+                state.lose(gap.from, to, reason);
                 drop(state);
                 tell_loss(&self.origin, gap.from, to, reason);
             }
@@ -331,9 +389,19 @@ impl FileLedger {
         self.state().gone
     }
 
-    /// A newer life of the same inode is open: this one is not written down.
+    /// Another account has taken over: this one is not written down.
     pub fn supersede(&self) {
         self.state().superseded = true;
+        self.flow.changed();
+    }
+
+    /// Another account goes on where this one was read to.
+    fn retire(&self) {
+        let mut state = self.state();
+        state.size = state.read_to;
+        state.superseded = true;
+        drop(state);
+        self.flow.changed();
     }
 
     /// True when nothing of the file is claimed or, up to `size`, waiting.
@@ -352,7 +420,7 @@ impl FileLedger {
         state.windows.retain(|window| window.end <= from);
         let gone = state.gone;
         if gone {
-            state.lose(from, to);
+            state.lose(from, to, LossReason::Truncated);
         }
         drop(state);
         self.flow.next_epoch();
@@ -361,18 +429,21 @@ impl FileLedger {
         }
     }
 
-    fn ack(&self, from: u64, to: u64, lines: u64) {
+    fn ack(&self, claim: &Claim) {
         let mut state = self.state();
-        state.settle_claim(from, to);
-        state.figures.acked_bytes += to - from;
-        state.figures.acked_lines += lines;
+        state.settle_claim(claim.from, claim.to);
+        state.figures.acked_bytes += claim.to - claim.from;
+        state.figures.acked_lines += claim.records;
+        state.figures.dropped_lines[DropReason::Empty as usize] += claim.skipped;
+        self.flow.changed();
     }
 
-    fn bury(&self, from: u64, to: u64, lines: u64) {
+    fn bury(&self, claim: &Claim) {
         let mut state = self.state();
-        state.settle_claim(from, to);
-        state.figures.dead_bytes += to - from;
-        state.figures.dead_lines += lines;
+        state.settle_claim(claim.from, claim.to);
+        state.figures.dead_bytes += claim.to - claim.from;
+        state.figures.dead_lines += claim.records;
+        state.figures.dropped_lines[DropReason::Empty as usize] += claim.skipped;
     }
 
     // ---- for everybody -----------------------------------------------------
@@ -393,9 +464,15 @@ impl FileLedger {
         self.state().entry(&self.origin)
     }
 
+    /// Its newest size.
+    pub fn size(&self) -> u64 {
+        self.state().size
+    }
+
     /// What the checkpoint keeps, unless a newer life has taken over.
     pub fn durable_entry(&self) -> Option<Entry> {
-        let state = self.state();
+        let mut state = self.state();
+        state.drop_settled_before();
         (!state.superseded).then(|| state.entry(&self.origin))
     }
 }
@@ -407,9 +484,9 @@ impl State {
         self.settle(from, to);
     }
 
-    fn lose(&mut self, from: u64, to: u64) {
+    fn lose(&mut self, from: u64, to: u64, reason: LossReason) {
         self.settle(from, to);
-        self.figures.lost_bytes += to - from;
+        self.figures.lost_bytes[reason as usize] += to - from;
     }
 
     fn settle(&mut self, from: u64, to: u64) {
@@ -438,8 +515,7 @@ impl State {
     /// DESIGN: known = acked + waiting + dropped + lost, at every moment.
     fn check(&self) {
         let figures = &self.figures;
-        let settled =
-            figures.acked_bytes + figures.dropped_bytes + figures.dead_bytes + figures.lost_bytes;
+        let settled = figures.settled_bytes();
         debug_assert_eq!(
             self.position + self.beyond.bytes(),
             self.start + settled,
@@ -452,7 +528,7 @@ impl State {
     }
 
     fn entry(&self, origin: &Origin) -> Entry {
-        Entry {
+        let entry = Entry {
             origin: origin.clone(),
             head: self.head,
             position: self.position,
@@ -460,17 +536,94 @@ impl State {
             window: self.window,
             size: self.size,
             seen: self.seen,
+            complete: false,
+        };
+        match &self.before {
+            Some(before) => entry.preceded_by(before.entry(), self.start),
+            None => entry,
+        }
+    }
+
+    fn drop_settled_before(&mut self) {
+        let start = self.start; // where the other one ends
+        let settled = |before: &Arc<FileLedger>| before.entry().position >= start;
+        if self.before.as_ref().is_some_and(settled) {
+            self.before = None;
         }
     }
 }
 
+impl Ticket {
+    /// The claim is the producer's now.
+    pub fn hand_on(mut self) {
+        self.used = true;
+    }
+
+    /// Gives the range up by choice.
+    pub fn give_up(mut self, lines: u64, reason: DropReason) {
+        self.used = true;
+        let (from, to) = (self.from, self.to);
+        let mut state = self.file.state();
+        state.settle_claim(from, to);
+        state.figures.dropped_bytes[reason as usize] += to - from;
+        state.figures.dropped_lines[reason as usize] += lines;
+        drop(state);
+        self.file.flow.changed();
+        let origin = &self.file.origin;
+        log::debug!(
+            "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
+            shown(&origin.path),
+            origin.inode,
+            to - from
+        );
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.used {
+            return;
+        }
+        let mut state = self.file.state();
+        let found = state.claims.carve(self.from, self.to);
+        debug_assert!(found);
+        state.windows.pop_back();
+        (
+            state.read_to,
+            state.figures.read_bytes,
+            state.figures.read_lines,
+        ) = self.read;
+    }
+}
+
+impl std::ops::Deref for Attendance {
+    type Target = Arc<FileLedger>;
+
+    fn deref(&self) -> &Arc<FileLedger> {
+        &self.0
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0.state().attended = false;
+        self.0.flow.changed();
+    }
+}
+
 impl Claim {
-    pub(crate) fn new(file: Arc<FileLedger>, from: u64, to: u64, lines: u64) -> Claim {
+    pub(crate) fn new(
+        file: Arc<FileLedger>,
+        (from, to): (u64, u64),
+        records: u64,
+        skipped: u64,
+    ) -> Claim {
         Claim {
             file,
             from,
             to,
-            lines,
+            records,
+            skipped,
             settled: false,
         }
     }
@@ -478,13 +631,13 @@ impl Claim {
     /// Kafka has the lines.
     pub fn ack(mut self) {
         self.settled = true;
-        self.file.ack(self.from, self.to, self.lines);
+        self.file.ack(&self);
     }
 
     /// The lines are in the dead-letter file.
     pub fn bury(mut self) {
         self.settled = true;
-        self.file.bury(self.from, self.to, self.lines);
+        self.file.bury(&self);
     }
 
     /// The lines' file.
@@ -518,27 +671,58 @@ pub(crate) fn tell_loss(origin: &Origin, from: u64, to: u64, reason: LossReason)
 
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LossReason::Truncated => "truncated",
-            LossReason::Gone => "gone",
-        })
+        f.write_str(self.name())
     }
 }
 
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.name())
+    }
+}
+
+impl DropReason {
+    /// All of them, in the order of the figures.
+    pub const ALL: [DropReason; 3] = [
+        DropReason::QueueFull,
+        DropReason::NulHole,
+        DropReason::Empty,
+    ];
+
+    /// Its name in messages and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
             DropReason::QueueFull => "queue_full",
             DropReason::NulHole => "nul_hole",
-        })
+            DropReason::Empty => "empty",
+        }
+    }
+}
+
+impl LossReason {
+    /// All of them, in the order of the figures.
+    pub const ALL: [LossReason; 2] = [LossReason::Truncated, LossReason::Gone];
+
+    /// Its name in messages and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossReason::Truncated => "truncated",
+            LossReason::Gone => "gone",
+        }
     }
 }
 
 impl Figures {
     /// Bytes that are neither acknowledged nor dropped, dead or lost.
     pub fn waiting_bytes(&self) -> u64 {
-        let settled = self.acked_bytes + self.dropped_bytes + self.dead_bytes + self.lost_bytes;
-        self.known_bytes.saturating_sub(settled)
+        self.known_bytes.saturating_sub(self.settled_bytes())
+    }
+
+    /// Bytes that will not be read again, whatever became of them.
+    pub fn settled_bytes(&self) -> u64 {
+        let dropped: u64 = self.dropped_bytes.iter().sum();
+        let lost: u64 = self.lost_bytes.iter().sum();
+        self.acked_bytes + dropped + self.dead_bytes + lost
     }
 }
 
@@ -552,11 +736,11 @@ impl std::ops::Add for Figures {
             read_lines: self.read_lines + other.read_lines,
             acked_bytes: self.acked_bytes + other.acked_bytes,
             acked_lines: self.acked_lines + other.acked_lines,
-            dropped_bytes: self.dropped_bytes + other.dropped_bytes,
-            dropped_lines: self.dropped_lines + other.dropped_lines,
+            dropped_bytes: sums(self.dropped_bytes, other.dropped_bytes),
+            dropped_lines: sums(self.dropped_lines, other.dropped_lines),
             dead_bytes: self.dead_bytes + other.dead_bytes,
             dead_lines: self.dead_lines + other.dead_lines,
-            lost_bytes: self.lost_bytes + other.lost_bytes,
+            lost_bytes: sums(self.lost_bytes, other.lost_bytes),
             under_way_bytes: self.under_way_bytes + other.under_way_bytes,
             cut_lines: self.cut_lines + other.cut_lines,
         }
@@ -567,6 +751,10 @@ impl std::ops::AddAssign for Figures {
     fn add_assign(&mut self, other: Figures) {
         *self = *self + other;
     }
+}
+
+fn sums<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    std::array::from_fn(|at| a[at] + b[at])
 }
 
 pub(super) fn now_seconds() -> u64 {

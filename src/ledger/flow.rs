@@ -4,7 +4,8 @@
 //! It knows no byte ranges; those are the file ledger's.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use twox_hash::XxHash3_64;
 
@@ -19,11 +20,13 @@ pub struct Flow {
     epoch: AtomicU32,
     queued: AtomicUsize,
     held: AtomicBool,
+    /// Counts what is worth writing down, over all flows of a ledger.
+    changes: Arc<AtomicU64>,
 }
 
 impl Flow {
     /// The flow of a path on a host; their hash chooses producer and partition.
-    pub fn new(host: &str, path: &Path) -> Flow {
+    pub(super) fn new(host: &str, path: &Path, changes: Arc<AtomicU64>) -> Flow {
         let mut name = host.as_bytes().to_vec();
         name.push(0);
         name.extend_from_slice(path.as_os_str().as_encoded_bytes());
@@ -32,6 +35,7 @@ impl Flow {
             epoch: AtomicU32::new(0),
             queued: AtomicUsize::new(0),
             held: AtomicBool::new(false),
+            changes,
         }
     }
 
@@ -47,6 +51,11 @@ impl Flow {
 
     pub(super) fn next_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A position, a size or a list of files is not what it was.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Chunks between the tailer's offer and their last line's batch.

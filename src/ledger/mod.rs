@@ -9,11 +9,15 @@ mod file;
 mod flow;
 mod ranges;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use file::now_seconds;
-pub use file::{Claim, DropReason, Figures, FileLedger, Gap, LossReason, Mark, Origin, Ticket};
+pub use file::{
+    Attendance, Claim, DropReason, Figures, FileLedger, Gap, LossReason, Mark, Origin, Ticket,
+};
 pub use flow::Flow;
 
 /// What the checkpoint keeps of a file: enough to find it again and go on.
@@ -33,7 +37,28 @@ pub struct Entry {
     pub size: u64,
     /// When it was last looked at, in seconds since 1970 UTC.
     pub seen: u64,
+    /// It is over, and nothing of it is left to be found at its path: what is
+    /// remembered is only that it was shipped, for the day it turns up elsewhere.
+    pub complete: bool,
 }
+
+/// What is remembered of an account that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: the file is no more.
+    Nothing,
+    /// Its position; what is unread of it is looked for.
+    Position,
+    /// That it is complete.
+    Complete,
+}
+
+/// Complete files of a path that are remembered: so many in any case,
+const COMPLETE_KEPT: usize = 16;
+/// so many if they were seen lately,
+const COMPLETE_KEPT_MAX: usize = 100;
+/// and this is lately, in seconds: time to be found under another name.
+const LATELY_SECONDS: u64 = 120;
 
 /// The identity under which a position is kept: device, inode, topic.
 type Key = (u64, u64, Arc<str>);
@@ -44,14 +69,39 @@ pub struct Ledger {
     // A lock and not messages: positions are read by whoever opens a file,
     // at the moment it is opened. Held for a map's time only.
     inner: Mutex<Inner>,
+    /// Moves on whenever there is something new to write down.
+    changes: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    open: Vec<Arc<FileLedger>>,
+    /// By identity; several lives of one file, the newest last.
+    open: HashMap<Key, Vec<Arc<FileLedger>>>,
     remembered: HashMap<Key, Entry>,
-    /// What closed files have added up to.
-    closed: Figures,
+    /// What is known of files that have, or had, a path.
+    by_path: HashMap<PathBuf, Vec<Key>>,
+    flows: HashMap<(PathBuf, Arc<str>), Weak<Flow>>,
+    /// What closed accounts have added up to, by topic.
+    closed: BTreeMap<Arc<str>, Figures>,
+}
+
+/// What is known of a file that was just found.
+#[derive(Debug)]
+pub enum Known {
+    /// Its account is open, and nobody looks after it.
+    Open(Arc<FileLedger>),
+    /// Its position was saved.
+    Saved(Entry),
+}
+
+impl Known {
+    /// Its position and fingerprints.
+    pub fn entry(&self) -> Entry {
+        match self {
+            Known::Open(account) => account.entry(),
+            Known::Saved(entry) => entry.clone(),
+        }
+    }
 }
 
 impl Entry {
@@ -59,71 +109,320 @@ impl Entry {
         let origin = &self.origin;
         (origin.device, origin.inode, Arc::clone(&origin.topic))
     }
+
+    /// This entry seen from where the account before it stands, which was read up
+    /// to `begun`: with that one's gaps.
+    fn preceded_by(self, before: Entry, begun: u64) -> Entry {
+        if before.position >= begun {
+            return self;
+        }
+        let mut beyond = before.beyond;
+        if begun < self.position {
+            beyond.push((begun, self.position));
+        }
+        beyond.extend(self.beyond);
+        Entry {
+            position: before.position,
+            window: before.window,
+            beyond,
+            ..self
+        }
+    }
+}
+
+impl Inner {
+    fn remember(&mut self, entry: Entry) {
+        let key = entry.key();
+        self.forget(&key);
+        self.index(&entry.origin.path, &key);
+        let (path, complete) = (entry.origin.path.clone(), entry.complete);
+        self.remembered.insert(key, entry);
+        if complete {
+            self.forget_oldest_complete(&path);
+        }
+    }
+
+    /// A path that is rotated for ever does not fill the memory.
+    fn forget_oldest_complete(&mut self, path: &Path) {
+        let keys = self.by_path.get(path).into_iter().flatten();
+        let seen = |key: &Key| {
+            self.remembered
+                .get(key)
+                .filter(|e| e.complete)
+                .map(|e| e.seen)
+        };
+        let mut complete: Vec<(u64, Key)> = keys
+            .filter_map(|key| Some((seen(key)?, key.clone())))
+            .collect();
+        if complete.len() <= COMPLETE_KEPT {
+            return;
+        }
+        complete.sort_by_key(|(seen, _)| std::cmp::Reverse(*seen));
+        let lately = now_seconds().saturating_sub(LATELY_SECONDS);
+        for (at, (seen, key)) in complete.iter().enumerate().skip(COMPLETE_KEPT) {
+            if at >= COMPLETE_KEPT_MAX || *seen < lately {
+                self.forget(key);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.remembered.remove(key)?;
+        self.unindex(&entry.origin.path, key);
+        Some(entry)
+    }
+
+    fn open(&mut self, file: Arc<FileLedger>) {
+        let key = file.entry().key();
+        self.forget(&key);
+        self.index(&file.origin().path, &key);
+        self.open.entry(key).or_default().push(file);
+    }
+
+    fn index(&mut self, path: &Path, key: &Key) {
+        let keys = self.by_path.entry(path.to_owned()).or_default();
+        keys.push(key.clone());
+    }
+
+    /// Every account and every remembered file is in the index once.
+    fn unindex(&mut self, path: &Path, key: &Key) {
+        let Some(keys) = self.by_path.get_mut(path) else {
+            return;
+        };
+        if let Some(at) = keys.iter().position(|known| known == key) {
+            keys.swap_remove(at);
+        }
+        if keys.is_empty() {
+            self.by_path.remove(path);
+        }
+    }
+
+    /// True when a file has a position to go on from.
+    fn knows(&self, key: &Key) -> bool {
+        let open = || self.open.get(key).into_iter().flatten();
+        self.remembered.contains_key(key) || open().any(|file| file.durable_entry().is_some())
+    }
+
+    /// The newest open account of a file that nobody looks after.
+    fn unattended(&self, key: &Key) -> Option<&Arc<FileLedger>> {
+        let lives = self.open.get(key)?;
+        lives.iter().rev().find(|file| file.is_left_open())
+    }
+
+    fn close(&mut self, file: &Arc<FileLedger>, keep: Keep) {
+        let mut entry = file.entry();
+        let key = entry.key();
+        if let Some(lives) = self.open.get_mut(&key) {
+            lives.retain(|open| !Arc::ptr_eq(open, file));
+            if lives.is_empty() {
+                self.open.remove(&key);
+            }
+        }
+        self.unindex(&entry.origin.path, &key);
+        let figures = file.figures();
+        // What was not read waits in the file, and is known again when it is.
+        let known_bytes = figures.settled_bytes();
+        *self.closed.entry(key.2).or_default() += Figures {
+            known_bytes,
+            ..figures
+        };
+        if keep != Keep::Nothing {
+            entry.complete = keep == Keep::Complete;
+            self.remember(entry);
+        }
+    }
 }
 
 impl Ledger {
     /// A ledger that knows these files from an earlier run.
     pub fn remembering(entries: Vec<Entry>) -> Ledger {
-        let remembered = entries.into_iter().map(|e| (e.key(), e)).collect();
-        Ledger {
-            inner: Mutex::new(Inner {
-                remembered,
-                ..Inner::default()
-            }),
+        let ledger = Ledger::default();
+        for entry in entries {
+            ledger.inner().remember(entry);
         }
+        ledger
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is remembered of an inode. It stays remembered until its account is
-    /// opened: a checkpoint in between must not miss it.
-    pub fn recall(&self, device: u64, inode: u64, topic: &Arc<str>) -> Option<Entry> {
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number than before means: there is something new to write down.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The flow of a path's lines to a topic: one, as long as anything of it is
+    /// on its way, whoever reads the path.
+    pub fn flow(&self, host: &str, path: &Path, topic: &Arc<str>) -> Arc<Flow> {
+        let key = (path.to_owned(), Arc::clone(topic));
+        let mut inner = self.inner();
+        if let Some(flow) = inner.flows.get(&key).and_then(Weak::upgrade) {
+            return flow;
+        }
+        let flow = Arc::new(Flow::new(host, path, Arc::clone(&self.changes)));
+        inner.flows.insert(key, Arc::downgrade(&flow));
+        flow
+    }
+
+    /// What is known of an inode that was found at `path`. A saved position stays remembered until its
+    /// account is opened: a checkpoint in between must not miss it.
+    pub fn recall(&self, device: u64, inode: u64, topic: &Arc<str>, path: &Path) -> Option<Known> {
         let key = (device, inode, Arc::clone(topic));
-        self.inner().remembered.get(&key).cloned()
+        let mut inner = self.inner();
+        let Some(open) = inner.unattended(&key).cloned() else {
+            return inner.remembered.get(&key).cloned().map(Known::Saved);
+        };
+        if open.origin().path != path && open.is_quiet() {
+            inner.close(&open, Keep::Position); // it goes on under its new name
+            return inner.remembered.get(&key).cloned().map(Known::Saved);
+        }
+        if open.is_whole() {
+            return Some(Known::Open(open));
+        }
+        // It leans on an account that nobody reads for any more: what both have
+        // settled goes on as one, and what is on its way may be sent twice.
+        let entry = open.durable_entry()?;
+        open.supersede();
+        inner.remember(entry.clone());
+        Some(Known::Saved(entry))
     }
 
-    /// Forgets an inode that is no more. False when its account was opened, or
-    /// it was forgotten, meanwhile.
-    pub fn forget_file(&self, device: u64, inode: u64, topic: &Arc<str>) -> bool {
-        let key = (device, inode, Arc::clone(topic));
-        self.inner().remembered.remove(&key).is_some()
+    /// A known file was rewritten, or another one has its inode: what was unread
+    /// of it is lost.
+    pub fn lose_known(&self, known: &Known) {
+        match known {
+            Known::Open(account) => {
+                account.lose_the_rest(LossReason::Truncated);
+                account.supersede();
+            }
+            Known::Saved(entry) => self.lose(entry, LossReason::Gone),
+        }
     }
 
-    /// What is remembered under a path, whichever inode it was.
-    pub fn remembered_at(&self, path: &std::path::Path, topic: &str) -> Vec<Entry> {
-        let same = |e: &&Entry| e.origin.path == path && *e.origin.topic == *topic;
-        self.inner()
-            .remembered
-            .values()
-            .filter(same)
-            .cloned()
-            .collect()
+    /// A file was not found: what was unread of it is lost, and it is looked for no
+    /// more. Should it turn up again, it goes on at its position. Nothing happens
+    /// when somebody has found it meanwhile, under whatever name.
+    pub fn give_up(&self, entry: &Entry) {
+        let key = entry.key();
+        let mut inner = self.inner();
+        let open = inner.unattended(&key).cloned();
+        let saved = inner.forget(&key);
+        drop(inner);
+        let known = match (open, saved) {
+            (Some(open), _) => Known::Open(open),
+            (None, Some(saved)) => Known::Saved(saved),
+            (None, None) => return,
+        };
+        let mut entry = known.entry();
+        match &known {
+            Known::Open(open) => {
+                open.lose_the_rest(LossReason::Gone);
+                open.supersede();
+            }
+            Known::Saved(saved) => self.lose(saved, LossReason::Gone),
+        }
+        entry.complete = true;
+        self.inner().remember(entry);
+        self.changed();
     }
 
-    /// Remembers a file that is not open, so that its position is not lost.
-    pub fn remember(&self, entry: Entry) {
-        self.inner().remembered.insert(entry.key(), entry);
+    /// Nothing is left of a remembered file: it is looked for no more.
+    pub fn complete(&self, entry: &Entry) {
+        let mut inner = self.inner();
+        if let Some(known) = inner.remembered.get_mut(&entry.key()) {
+            known.complete = true;
+        }
+        drop(inner);
+        self.changed();
+    }
+
+    /// What is known of files that stood at a path, that nobody looks after, and
+    /// that may have something left, whichever inode they were.
+    pub fn known_at(&self, path: &Path, topic: &str) -> Vec<Entry> {
+        let inner = self.inner();
+        let keys = inner.by_path.get(path).into_iter().flatten();
+        let of_topic = keys.filter(|key| *key.2 == *topic);
+        let known = of_topic.filter_map(|key| {
+            let open = inner.unattended(key).map(|file| file.entry());
+            let saved = || inner.remembered.get(key).filter(|saved| !saved.complete);
+            open.or_else(|| saved().cloned())
+        });
+        let mut known: Vec<Entry> = known.collect();
+        known.dedup_by_key(|entry| entry.key());
+        known
+    }
+
+    /// True when a file of this topic is known whose path is `wanted`.
+    pub fn knows(&self, topic: &str, wanted: &dyn Fn(&Path) -> bool) -> bool {
+        let inner = self.inner();
+        let of_topic = |key: &Key| *key.2 == *topic;
+        let mut paths = inner.by_path.iter();
+        paths.any(|(path, keys)| keys.iter().any(of_topic) && wanted(path))
+    }
+
+    /// Gives `topic` the positions of a path's files under topics that the path
+    /// is not shipped to any more: a changed topic goes on where the old one
+    /// stopped. `topics` are all that it is shipped to.
+    pub fn inherit(&self, path: &Path, topic: &Arc<str>, topics: &[Arc<str>]) {
+        let mut inner = self.inner();
+        let keys = inner.by_path.get(path).cloned().unwrap_or_default();
+        for key in keys {
+            let heir = (key.0, key.1, Arc::clone(topic));
+            if topics.contains(&key.2) || inner.knows(&heir) {
+                continue;
+            }
+            let entry = match inner.unattended(&key).cloned() {
+                // Nobody reads for it any more; what is on its way may be sent twice.
+                Some(left) => {
+                    let entry = left.durable_entry();
+                    left.supersede();
+                    entry
+                }
+                None => inner.forget(&key),
+            };
+            if let Some(mut entry) = entry {
+                entry.origin.topic = Arc::clone(topic);
+                inner.remember(entry);
+                self.changed();
+            }
+        }
     }
 
     /// Opens the account of a file, which takes the place of what is remembered.
     pub fn open(&self, file: Arc<FileLedger>) {
-        let mut inner = self.inner();
-        inner.remembered.remove(&file.entry().key());
-        inner.open.push(file);
+        self.inner().open(file);
+        self.changed();
     }
 
-    /// Closes an account in which everything is settled. With `remember` its
-    /// position is kept, for the day the file turns up under another name.
-    pub fn close(&self, file: &Arc<FileLedger>, remember: bool) {
+    /// Closes an account in which nothing is on its way.
+    pub fn close(&self, file: &Arc<FileLedger>, keep: Keep) {
+        self.inner().close(file, keep);
+        self.changed();
+    }
+
+    /// Closes the accounts that nobody looks after and of which nothing is on
+    /// its way any more. Their positions stay remembered.
+    pub fn sweep(&self) {
         let mut inner = self.inner();
-        inner.open.retain(|open| !Arc::ptr_eq(open, file));
-        inner.closed += file.figures();
-        if remember {
-            let entry = file.entry();
-            inner.remembered.insert(entry.key(), entry);
+        let over = |file: &&Arc<FileLedger>| !file.is_attended() && file.is_quiet();
+        let open = inner.open.values().flatten();
+        let over: Vec<Arc<FileLedger>> = open.filter(over).cloned().collect();
+        for file in over {
+            let remember = file.durable_entry().is_some() && !file.is_gone();
+            let keep = if remember {
+                Keep::Position
+            } else {
+                Keep::Nothing
+            };
+            inner.close(&file, keep);
+            self.changed();
         }
+        inner.flows.retain(|_, flow| flow.strong_count() > 0);
     }
 
     /// Counts and tells what was unread of a remembered file that is no more.
@@ -138,15 +437,34 @@ impl Ledger {
         }
         let bytes = entry.size.saturating_sub(settled);
         let mut inner = self.inner();
-        inner.closed.known_bytes += bytes;
-        inner.closed.lost_bytes += bytes;
+        let topic = Arc::clone(&entry.origin.topic);
+        let closed = inner.closed.entry(topic).or_default();
+        closed.known_bytes += bytes;
+        closed.lost_bytes[reason as usize] += bytes;
     }
 
     /// The sum over all files, open and closed.
     pub fn figures(&self) -> Figures {
         let inner = self.inner();
-        let open = inner.open.iter().map(|file| file.figures());
-        open.fold(inner.closed, |sum, figures| sum + figures)
+        let open = inner.open.values().flatten().map(|file| file.figures());
+        let closed = inner.closed.values().copied();
+        open.chain(closed)
+            .fold(Figures::default(), |sum, figures| sum + figures)
+    }
+
+    /// The same, by topic.
+    pub fn figures_by_topic(&self) -> BTreeMap<Arc<str>, Figures> {
+        let inner = self.inner();
+        let mut sums = inner.closed.clone();
+        for file in inner.open.values().flatten() {
+            *sums.entry(Arc::clone(&file.origin().topic)).or_default() += file.figures();
+        }
+        sums
+    }
+
+    /// All open accounts.
+    pub fn accounts(&self) -> Vec<Arc<FileLedger>> {
+        self.inner().open.values().flatten().cloned().collect()
     }
 
     /// Everything to be written down. Where an inode has several lives, the
@@ -154,7 +472,7 @@ impl Ledger {
     pub fn entries(&self) -> Vec<Entry> {
         let inner = self.inner();
         let mut newest: HashMap<Key, Entry> = inner.remembered.clone();
-        for file in &inner.open {
+        for file in inner.open.values().flatten() {
             let Some(mut entry) = file.durable_entry() else {
                 continue;
             };
@@ -164,18 +482,31 @@ impl Ledger {
                 newest.insert(entry.key(), entry);
             }
         }
+        drop(inner);
         let mut entries: Vec<Entry> = newest.into_values().collect();
         entries.sort_by(|a, b| {
-            let order = |e: &Entry| (e.origin.path.clone(), e.origin.device, e.origin.inode);
-            order(a).cmp(&order(b))
+            let order = |e: &Entry| (e.origin.device, e.origin.inode);
+            (&a.origin.path, order(a)).cmp(&(&b.origin.path, order(b)))
         });
         entries
     }
 
-    /// Forgets files that have not been seen since `before` (seconds since 1970).
-    pub fn forget(&self, before: u64) {
-        self.inner()
+    /// Forgets files that have not been seen since `before`, and complete ones that
+    /// have not been since `complete_before` (seconds since 1970).
+    pub fn forget(&self, before: u64, complete_before: u64) {
+        let mut inner = self.inner();
+        let old = |entry: &&Entry| {
+            entry.seen < before || (entry.complete && entry.seen < complete_before)
+        };
+        let keys: Vec<Key> = inner
             .remembered
-            .retain(|_, entry| entry.seen >= before);
+            .values()
+            .filter(old)
+            .map(Entry::key)
+            .collect();
+        for key in keys {
+            inner.forget(&key);
+            self.changed();
+        }
     }
 }

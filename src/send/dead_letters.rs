@@ -3,12 +3,15 @@
 //! One JSON object a line, appended and synced before the position moves past
 //! the record. Nothing here reads them again.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::ledger::Claim;
@@ -23,6 +26,8 @@ pub struct DeadLetters {
     // Shared by the producers; a dead letter is rare, so the lock may be held
     // while it is written.
     file: Mutex<Option<File>>,
+    /// Records written, by topic and the error's name.
+    counts: Mutex<BTreeMap<(String, String), u64>>,
 }
 
 #[derive(Serialize)]
@@ -46,6 +51,7 @@ impl DeadLetters {
         DeadLetters {
             path: directory.join(FILE_NAME),
             file: Mutex::new(None),
+            counts: Mutex::default(),
         }
     }
 
@@ -68,7 +74,7 @@ impl DeadLetters {
             error_code: code,
             error,
             value: text,
-            value_base64: text.is_none().then(|| base64(value)),
+            value_base64: text.is_none().then(|| STANDARD.encode(value)),
         };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
@@ -84,44 +90,68 @@ impl DeadLetters {
             ),
         };
         file.write_all(&line)?;
-        file.sync_data()
+        file.sync_data()?;
+        drop(open);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts
+            .entry((origin.topic.to_string(), error.to_owned()))
+            .or_default() += 1;
+        Ok(())
     }
-}
 
-/// Standard base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            if at <= group.len() {
-                let index = (bits >> (18 - 6 * at)) & 0x3f;
-                text.push(char::from(ALPHABET[index as usize]));
-            } else {
-                text.push('=');
-            }
-        }
+    /// Records written so far, by topic and the error's name.
+    pub fn counts(&self) -> BTreeMap<(String, String), u64> {
+        let counts = self.counts.lock();
+        counts.unwrap_or_else(PoisonError::into_inner).clone()
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ledger::{FileLedger, Ledger, Mark, Origin};
+
+    fn claim() -> Claim {
+        let path = Path::new("/a.log");
+        let origin = Origin {
+            path: path.into(),
+            device: 1,
+            inode: 2,
+            real: None,
+            topic: "t".into(),
+            generation: 0,
+        };
+        let flow = Ledger::default().flow("h", path, &origin.topic);
+        let file = Arc::new(FileLedger::new(
+            origin,
+            flow,
+            3,
+            Mark::default(),
+            Mark::default(),
+        ));
+        file.claim(3, 9, 1, Mark::default()).hand_on();
+        Claim::new(file, (3, 9), 1, 0)
+    }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (bytes, text) in [
-            (&b""[..], ""),
-            (b"f", "Zg=="),
-            (b"fo", "Zm8="),
-            (b"foo", "Zm9v"),
-            (b"foob", "Zm9vYg=="),
-            (b"\xff\xfe\xfd\xfc\xfb", "//79/Ps="),
-        ] {
-            assert_eq!(base64(bytes), text);
+    fn a_value_that_is_not_utf8_is_written_in_the_base64_of_the_rfc() {
+        let directory = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::in_directory(directory.path());
+        for value in [&b"text"[..], b"\xff\xfe\xfd\xfc\xfb", b"\xff"] {
+            letters.write(&claim(), value, 10, "too large").unwrap();
         }
+        let text = std::fs::read_to_string(letters.path()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines[0]["value"], "text");
+        assert!(lines[0].get("value_base64").is_none());
+        // RFC 4648, section 4: the alphabet with + and /, and padding.
+        assert_eq!(lines[1]["value_base64"], "//79/Ps=");
+        assert_eq!(lines[2]["value_base64"], "/w==");
+        assert!(lines[1].get("value").is_none());
     }
 }

@@ -7,16 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::ledger::Origin;
-
-/// The form of a record's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// The line's bytes.
-    #[default]
-    Raw,
-    /// An object with the names of the Elastic Common Schema.
-    Json,
-}
+use crate::record::Shape;
 
 /// A line without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +25,7 @@ pub struct Line<'a> {
 #[derive(Debug)]
 pub struct JsonWriter {
     host: Arc<str>,
-    origin: Option<Origin>,
+    prepared: Option<(Origin, Arc<Shape>)>,
     /// From after the message to the offset.
     middle: Vec<u8>,
     /// From after the offset and flags to the end.
@@ -48,7 +39,7 @@ impl JsonWriter {
     pub fn new(host: Arc<str>) -> JsonWriter {
         JsonWriter {
             host,
-            origin: None,
+            prepared: None,
             middle: Vec::new(),
             tail: Vec::new(),
             timestamp: (i64::MIN, String::new()),
@@ -59,9 +50,17 @@ impl JsonWriter {
     /// The object for a line of a file, read at `read_at_ms` since 1970.
     ///
     /// Invalid UTF-8 becomes U+FFFD, which `log.flags` then says.
-    pub fn write(&mut self, origin: &Origin, read_at_ms: i64, line: Line) -> &[u8] {
-        if self.origin.as_ref() != Some(origin) {
-            self.prepare(origin);
+    pub fn write(
+        &mut self,
+        origin: &Origin,
+        shape: &Arc<Shape>,
+        read_at_ms: i64,
+        line: Line,
+    ) -> &[u8] {
+        let known =
+            |(known, with): &(Origin, Arc<Shape>)| known == origin && Arc::ptr_eq(with, shape);
+        if !self.prepared.as_ref().is_some_and(known) {
+            self.prepare(origin, shape);
         }
         if self.timestamp.0 != read_at_ms {
             let since = Duration::from_millis(u64::try_from(read_at_ms).unwrap_or(0));
@@ -86,7 +85,7 @@ impl JsonWriter {
         out
     }
 
-    fn prepare(&mut self, origin: &Origin) {
+    fn prepare(&mut self, origin: &Origin, shape: &Arc<Shape>) {
         let mut path = Vec::new();
         escape(origin.path.as_os_str().as_encoded_bytes(), &mut path);
         let mut host = Vec::new();
@@ -106,10 +105,19 @@ impl JsonWriter {
             &host,
             b"\"},\"agent\":{\"type\":\"logship\",\"version\":\"",
             env!("CARGO_PKG_VERSION").as_bytes(),
-            b"\"},\"labels\":{}}",
+            b"\"},\"labels\":{",
         ]
         .concat();
-        self.origin = Some(origin.clone());
+        for (at, (name, value)) in shape.labels.iter().enumerate() {
+            self.tail
+                .extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+            escape(name.as_bytes(), &mut self.tail);
+            self.tail.extend_from_slice(b"\":\"");
+            escape(value.as_bytes(), &mut self.tail);
+            self.tail.push(b'"');
+        }
+        self.tail.extend_from_slice(b"}}");
+        self.prepared = Some((origin.clone(), Arc::clone(shape)));
     }
 }
 
@@ -180,12 +188,14 @@ fn push_number(number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Format, Partitioning};
     use serde_json::{Value, json};
     use std::path::PathBuf;
 
     fn written(bytes: &[u8], cut: bool) -> Value {
         let origin = Origin {
             path: PathBuf::from("/var/log/a \"b\".log"),
+            real: None,
             topic: "t".into(),
             device: 3,
             inode: 4,
@@ -197,7 +207,15 @@ mod tests {
             offset: u64::MAX,
             cut,
         };
-        serde_json::from_slice(writer.write(&origin, 1_700_000_000_123, line)).unwrap()
+        let shape = Arc::new(Shape {
+            format: Format::Json,
+            key: None,
+            partitioning: Partitioning::File,
+            labels: [("a\"b".to_owned(), "\n".to_owned())].into(),
+            line_bytes_max: 1,
+            skip_empty: false,
+        });
+        serde_json::from_slice(writer.write(&origin, &shape, 1_700_000_000_123, line)).unwrap()
     }
 
     #[test]
@@ -213,7 +231,7 @@ mod tests {
                 },
                 "host": {"name": "host\\1"},
                 "agent": {"type": "logship", "version": env!("CARGO_PKG_VERSION")},
-                "labels": {},
+                "labels": {"a\"b": "\n"},
             })
         );
     }

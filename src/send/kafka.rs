@@ -13,11 +13,12 @@ use crossbeam_channel::{Receiver, never, select};
 
 use crate::kafka::{self, BatchBuilder, Event, Notice, Outcome, Producer, TopicId};
 use crate::queue::Chunk;
+use crate::record::Partitioning;
 use crate::text::shown;
-use crate::thread::Stop;
+use crate::thread::{Stop, fault_point};
 
-use super::lane::{Encoder, Lane, Receipt};
-use super::{DeadLetters, Notices, Options, Partitioning};
+use super::lane::{Encoder, Lane, Place, Receipt};
+use super::{DeadLetters, Notices, Options};
 
 /// A destination that takes nothing for so long keeps no room in the queue.
 const STALL_AFTER: Duration = Duration::from_secs(1);
@@ -26,9 +27,8 @@ const WAKE_EVERY: Duration = Duration::from_millis(250);
 /// Pause of a lane whose dead letters cannot be written.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(5);
 
-/// Which lane a chunk waits in. `None` for a topic whose partitions do not
-/// matter, or are not known yet.
-type LaneKey = (TopicId, Option<usize>);
+/// Which lane a chunk waits in.
+type LaneKey = (TopicId, Place);
 
 /// One producer of the pool.
 pub struct KafkaSender {
@@ -52,13 +52,14 @@ impl KafkaSender {
     pub fn new(
         options: Options,
         kafka: kafka::Options,
+        stats: Arc<kafka::Stats>,
         notices: Arc<Notices>,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> KafkaSender {
         KafkaSender {
             builder: BatchBuilder::new(options.batch_bytes_max, options.compression),
-            encoder: Encoder::new(options.clone()),
-            producer: Producer::new(kafka),
+            encoder: Encoder::new(Arc::clone(&options.host)),
+            producer: Producer::new(kafka, stats),
             options,
             lanes: HashMap::new(),
             batch_limits: HashMap::new(),
@@ -80,6 +81,7 @@ impl KafkaSender {
     pub fn run(mut self, mut chunks: Receiver<Chunk>, stop: &Stop) {
         let events = self.producer.events();
         while !(self.draining && self.is_done()) {
+            fault_point("send");
             let wake = self.pump(Instant::now());
             let pause = wake.saturating_duration_since(Instant::now());
             select! {
@@ -119,20 +121,25 @@ impl KafkaSender {
         let topic = self.producer.topic(&chunk.file.origin().topic, now);
         // Behind what waits to be placed, even if partitions have come to be
         // known meanwhile: it must not overtake.
-        let unplaced = self.lanes.contains_key(&(topic, None));
-        let partition = (!unplaced)
-            .then(|| self.partition_of(topic, &chunk))
-            .flatten();
-        let key = (topic, partition);
-        self.lanes.entry(key).or_default().push(chunk, now);
+        let unplaced = self.lanes.contains_key(&(topic, Place::Unknown));
+        let place = match self.place_of(topic, &chunk) {
+            Place::Partition(_) if unplaced => Place::Unknown,
+            place => place,
+        };
+        self.lanes
+            .entry((topic, place))
+            .or_default()
+            .push(chunk, now);
     }
 
-    /// The one partition of a chunk's flow; `None` if any will do, or while the
-    /// topic's partitions are not known.
-    fn partition_of(&self, topic: TopicId, chunk: &Chunk) -> Option<usize> {
+    /// Where a chunk goes, as far as the topic's partitions are known.
+    fn place_of(&self, topic: TopicId, chunk: &Chunk) -> Place {
         let count = self.producer.partitions(topic) as u64;
-        (self.options.partitioning == Partitioning::File && count > 0)
-            .then(|| (chunk.file.flow().hash() % count) as usize)
+        match chunk.shape.partitioning {
+            Partitioning::Spread => Place::Any,
+            Partitioning::File if count == 0 => Place::Unknown,
+            Partitioning::File => Place::Partition((chunk.file.flow().hash() % count) as usize),
+        }
     }
 
     /// Sends what is due. Returns when it wants to be called again.
@@ -155,13 +162,14 @@ impl KafkaSender {
 
     /// Moves chunks to their partitions' lanes once these are known.
     fn place(&mut self, now: Instant) {
-        if self.options.partitioning == Partitioning::Spread {
-            return;
-        }
         // Nowhere yet, or in a partition that is no more.
-        let misplaced = |(topic, partition): &&LaneKey| {
+        let misplaced = |(topic, place): &&LaneKey| {
             let count = self.producer.partitions(*topic);
-            count > 0 && partition.is_none_or(|partition| partition >= count)
+            match *place {
+                Place::Unknown => count > 0,
+                Place::Any => false,
+                Place::Partition(partition) => count > 0 && partition >= count,
+            }
         };
         let ready: Vec<LaneKey> = self.lanes.keys().filter(misplaced).copied().collect();
         for key in ready {
@@ -170,7 +178,7 @@ impl KafkaSender {
             };
             lane.release();
             for (_, chunk) in lane.take() {
-                let key = (key.0, self.partition_of(key.0, &chunk));
+                let key = (key.0, self.place_of(key.0, &chunk));
                 self.lanes.entry(key).or_default().push(chunk, now);
             }
         }
@@ -203,7 +211,7 @@ impl KafkaSender {
             if lane.is_empty() {
                 return None;
             }
-            let receipt = lane.fill(&mut self.encoder, &mut self.builder, limit);
+            let receipt = lane.fill(key.1, &mut self.encoder, &mut self.builder, limit);
             if !self.builder.is_empty() {
                 self.producer
                     .submit(key.0, partition, &mut self.builder, receipt);
@@ -212,12 +220,14 @@ impl KafkaSender {
         }
     }
 
-    fn ready_partition(&mut self, (topic, partition): LaneKey, now: Instant) -> Option<usize> {
-        if let Some(partition) = partition {
-            return self
-                .producer
-                .ready(topic, partition, now)
-                .then_some(partition);
+    fn ready_partition(&mut self, (topic, place): LaneKey, now: Instant) -> Option<usize> {
+        match place {
+            Place::Partition(partition) => {
+                let ready = self.producer.ready(topic, partition, now);
+                return ready.then_some(partition);
+            }
+            Place::Unknown => return None, // `place` moves it on
+            Place::Any => {}
         }
         let count = self.producer.partitions_now(topic);
         let next = self.spread_next.entry(topic).or_default();
@@ -332,10 +342,7 @@ impl KafkaSender {
                         );
                     }
                     let flow = Arc::clone(claim.file().flow());
-                    let count = self.producer.partitions(topic).max(1) as u64;
-                    let partition = (self.options.partitioning == Partitioning::File)
-                        .then(|| (flow.hash() % count) as usize);
-                    let lane = self.lanes.entry((topic, partition)).or_default();
+                    let lane = self.lanes.entry((topic, receipt.place)).or_default();
                     lane.hold_flow(&flow);
                     lane.stall();
                     lane.paused_until = Some(now + DEAD_LETTER_PAUSE);

@@ -12,9 +12,9 @@ use memchr::memchr;
 use crate::kafka::BatchBuilder;
 use crate::ledger::{Claim, Flow};
 use crate::queue::Chunk;
+use crate::record::{Format, Shape};
 
-use super::Options;
-use super::format::{Format, JsonWriter, Line};
+use super::format::{JsonWriter, Line};
 
 /// Chunks for one partition, or for one topic whose partitions do not matter or
 /// are not known yet.
@@ -32,9 +32,22 @@ pub struct Lane {
     pub paused_until: Option<Instant>,
 }
 
+/// Where in its topic a chunk is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// To one partition, but they are not known yet.
+    Unknown,
+    /// To any partition.
+    Any,
+    /// To this one.
+    Partition(usize),
+}
+
 /// What one batch is made of; goes with it and comes back.
 #[derive(Debug)]
 pub struct Receipt {
+    /// The lane they waited in.
+    pub place: Place,
     /// The lines' ranges, in order.
     pub claims: Vec<Claim>,
     /// The value, when the batch is a single record: what is needed to write it
@@ -42,12 +55,23 @@ pub struct Receipt {
     pub single: Option<Box<[u8]>>,
 }
 
+/// What [`Encoder::encode`] took of a chunk.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    /// Where it stopped.
+    to: u64,
+    /// Lines that are in the batch now.
+    records: u64,
+    /// Empty lines that are not to be sent.
+    skipped: u64,
+}
+
 /// Turns lines into records; what it remembers is only to do it faster.
 #[derive(Debug)]
 pub struct Encoder {
-    options: Options,
+    host: Arc<str>,
     json: JsonWriter,
-    key: Option<(Arc<Flow>, Vec<u8>)>,
+    key: Option<(Arc<Flow>, Arc<Shape>, Vec<u8>)>,
     /// The first value of the batch; see [`Receipt::single`].
     first_value: Vec<u8>,
 }
@@ -155,6 +179,7 @@ impl Lane {
     /// them out of the lane.
     pub fn fill(
         &mut self,
+        place: Place,
         encoder: &mut Encoder,
         builder: &mut BatchBuilder,
         bytes_max: usize,
@@ -162,11 +187,16 @@ impl Lane {
         let mut claims = Vec::new();
         while let Some((_, chunk)) = self.chunks.front_mut() {
             if !chunk.is_stale() {
-                let (to, lines) = encoder.encode(chunk, builder, bytes_max);
-                if lines > 0 {
-                    claims.push(chunk.hand_over(to, lines));
+                let taken = encoder.encode(chunk, builder, bytes_max);
+                if taken.to > chunk.cursor() {
+                    let claim = chunk.hand_over(taken.to, taken.records, taken.skipped);
+                    if taken.records > 0 {
+                        claims.push(claim);
+                    } else {
+                        claim.ack(); // nothing of it is to be sent
+                    }
                 }
-                if to < chunk.to {
+                if taken.to < chunk.to {
                     break;
                 }
             }
@@ -174,42 +204,60 @@ impl Lane {
             self.chunks.pop_front();
         }
         let single = (builder.records() == 1).then(|| encoder.first_value.as_slice().into());
-        Receipt { claims, single }
+        Receipt {
+            place,
+            claims,
+            single,
+        }
+    }
+}
+
+/// Its producer has ended, or failed: who was told to hold still is not to wait
+/// for somebody who will never come.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
 impl Encoder {
-    /// An encoder for lines that are sent like this.
-    pub fn new(options: Options) -> Encoder {
+    /// An encoder for lines of this host.
+    pub fn new(host: Arc<str>) -> Encoder {
         Encoder {
-            json: JsonWriter::new(Arc::clone(&options.host)),
-            options,
+            json: JsonWriter::new(Arc::clone(&host)),
+            host,
             key: None,
             first_value: Vec::new(),
         }
     }
 
     /// Encodes the lines of a chunk that were not handed over yet, until the
-    /// batch is full. Returns where it stopped and how many lines it took.
+    /// batch is full.
     ///
     /// This is the hot path: each line's bytes are copied once, into the batch.
-    fn encode(
-        &mut self,
-        chunk: &Chunk,
-        builder: &mut BatchBuilder,
-        bytes_max: usize,
-    ) -> (u64, u64) {
+    fn encode(&mut self, chunk: &Chunk, builder: &mut BatchBuilder, bytes_max: usize) -> Taken {
         let bytes = chunk.bytes();
+        let shape = &chunk.shape;
         let mut at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
-        let mut lines = 0;
+        let (mut records, mut skipped) = (0, 0);
         self.render_key(chunk);
-        let key = self.key.as_ref().map(|(_, key)| key.as_slice());
+        let key = shape.key.as_ref().and(self.key.as_ref());
+        let key = key.map(|(_, _, key)| key.as_slice());
         while at < bytes.len() {
             let end = memchr(b'\n', &bytes[at..]).map(|len| at + len);
-            let line = cut_line(chunk, &self.options, at, end);
-            let value = match self.options.format {
+            let line = cut_line(chunk, at, end);
+            let next = end.map_or(bytes.len(), |end| end + 1);
+            if shape.skip_empty && line.bytes.is_empty() {
+                skipped += 1;
+                at = next;
+                continue;
+            }
+            let value = match shape.format {
                 Format::Raw => line.bytes,
-                Format::Json => self.json.write(chunk.file.origin(), chunk.read_at_ms, line),
+                Format::Json => {
+                    let origin = chunk.file.origin();
+                    self.json.write(origin, shape, chunk.read_at_ms, line)
+                }
             };
             if builder.is_empty() {
                 self.first_value.clear();
@@ -217,40 +265,44 @@ impl Encoder {
             }
             let full = !builder.is_empty() && builder.bytes() + value.len() > bytes_max;
             if full || !builder.push(chunk.read_at_ms, key, value) {
-                return (chunk.from + at as u64, lines);
+                break;
             }
             if line.cut {
                 chunk.file.count_cut();
             }
-            lines += 1;
-            at = end.map_or(bytes.len(), |end| end + 1);
+            records += 1;
+            at = next;
         }
-        (chunk.to, lines)
+        let whole = at == bytes.len();
+        Taken {
+            to: if whole {
+                chunk.to
+            } else {
+                chunk.from + at as u64
+            },
+            records,
+            skipped,
+        }
     }
 
     fn render_key(&mut self, chunk: &Chunk) {
-        let Some(template) = &self.options.key else {
+        let Some(template) = &chunk.shape.key else {
             return;
         };
-        let flow = chunk.file.flow();
-        if self
-            .key
-            .as_ref()
-            .is_none_or(|(known, _)| !Arc::ptr_eq(known, flow))
-        {
-            let key = template.render(&chunk.file.origin().path, &self.options.host);
-            self.key = Some((Arc::clone(flow), key));
+        let (flow, shape) = (chunk.file.flow(), &chunk.shape);
+        let same = |(of, with, _): &(Arc<Flow>, Arc<Shape>, Vec<u8>)| {
+            Arc::ptr_eq(of, flow) && Arc::ptr_eq(with, shape)
+        };
+        if !self.key.as_ref().is_some_and(same) {
+            let key = template.render(&chunk.file.origin().path, &self.host);
+            self.key = Some((Arc::clone(flow), Arc::clone(shape), key));
         }
     }
 }
 
 /// The line at index `at`, without its end: `\n`, and one `\r` before it.
-pub fn cut_line<'a>(
-    chunk: &'a Chunk,
-    options: &Options,
-    at: usize,
-    end: Option<usize>,
-) -> Line<'a> {
+pub fn cut_line(chunk: &Chunk, at: usize, end: Option<usize>) -> Line<'_> {
+    let line_bytes_max = chunk.shape.line_bytes_max;
     let bytes = chunk.bytes();
     let mut line = match end {
         Some(end) => bytes[at..end]
@@ -259,8 +311,8 @@ pub fn cut_line<'a>(
         None => &bytes[at..],
     };
     let mut cut = chunk.cut;
-    if line.len() > options.line_bytes_max {
-        line = &line[..options.line_bytes_max];
+    if line.len() > line_bytes_max {
+        line = &line[..line_bytes_max];
         cut = true;
     }
     Line {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use crossbeam_channel::{Receiver, select};
 use memchr::memchr;
 
 use crate::queue::Chunk;
-use crate::thread::Stop;
+use crate::record::Format;
+use crate::thread::{Stop, fault_point};
 
-use super::Options;
-use super::format::{Format, JsonWriter};
+use super::format::JsonWriter;
 use super::lane::cut_line;
 
 /// Pause when standard output is not blocking and takes nothing.
@@ -36,7 +37,6 @@ pub enum StdoutEnd {
 /// Writes chunks to standard output.
 #[derive(Debug)]
 pub struct StdoutSender {
-    options: Options,
     json: JsonWriter,
     out: File,
     buffer: Vec<u8>,
@@ -45,11 +45,10 @@ pub struct StdoutSender {
 impl StdoutSender {
     /// A sender that owns a duplicate of standard output, so that nothing is
     /// buffered twice.
-    pub fn new(options: Options) -> io::Result<StdoutSender> {
+    pub fn new(host: Arc<str>) -> io::Result<StdoutSender> {
         let out = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(StdoutSender {
-            json: JsonWriter::new(options.host.clone()),
-            options,
+            json: JsonWriter::new(host),
             out: File::from(out),
             buffer: Vec::new(),
         })
@@ -59,6 +58,7 @@ impl StdoutSender {
     /// is requested.
     pub fn run(mut self, chunks: &Receiver<Chunk>, stop: &Stop) -> StdoutEnd {
         loop {
+            fault_point("send");
             let chunk = select! {
                 recv(chunks) -> chunk => chunk,
                 recv(stop.signal()) -> _ => return StdoutEnd::Done,
@@ -82,42 +82,55 @@ impl StdoutSender {
         if chunk.is_stale() {
             return Ok(true);
         }
-        let plain = self.options.format == Format::Raw
+        let shape = &chunk.shape;
+        let plain = shape.format == Format::Raw
+            && !shape.skip_empty
             && !chunk.cut
             && chunk.bytes().ends_with(b"\n")
-            && chunk.bytes().len() <= self.options.line_bytes_max
+            && chunk.bytes().len() <= shape.line_bytes_max
             && memchr(b'\r', chunk.bytes()).is_none();
-        let written = if plain {
-            write_all(&mut self.out, chunk.bytes(), stop)?
+        let (written, skipped) = if plain {
+            (write_all(&mut self.out, chunk.bytes(), stop)?, 0)
         } else {
-            self.encode(&chunk);
-            write_all(&mut self.out, &self.buffer, stop)?
+            let skipped = self.encode(&chunk);
+            (write_all(&mut self.out, &self.buffer, stop)?, skipped)
         };
         if written {
             let (to, lines) = (chunk.to, chunk.lines);
-            chunk.hand_over(to, lines).ack();
+            chunk.hand_over(to, lines - skipped, skipped).ack();
         }
         Ok(written)
     }
 
-    fn encode(&mut self, chunk: &Chunk) {
+    /// Fills the buffer with a chunk's records. Returns how many empty lines are
+    /// not to be sent.
+    fn encode(&mut self, chunk: &Chunk) -> u64 {
         self.buffer.clear();
-        let bytes = chunk.bytes();
+        let (bytes, shape) = (chunk.bytes(), &chunk.shape);
+        let mut skipped = 0;
         let mut at = 0;
         while at < bytes.len() {
             let end = memchr(b'\n', &bytes[at..]).map(|len| at + len);
-            let line = cut_line(chunk, &self.options, at, end);
+            let line = cut_line(chunk, at, end);
+            at = end.map_or(bytes.len(), |end| end + 1);
+            if shape.skip_empty && line.bytes.is_empty() {
+                skipped += 1;
+                continue;
+            }
             if line.cut {
                 chunk.file.count_cut();
             }
-            let value = match self.options.format {
+            let value = match shape.format {
                 Format::Raw => line.bytes,
-                Format::Json => self.json.write(chunk.file.origin(), chunk.read_at_ms, line),
+                Format::Json => {
+                    let origin = chunk.file.origin();
+                    self.json.write(origin, shape, chunk.read_at_ms, line)
+                }
             };
             self.buffer.extend_from_slice(value);
             self.buffer.push(b'\n');
-            at = end.map_or(bytes.len(), |end| end + 1);
         }
+        skipped
     }
 }
 

@@ -1,37 +1,53 @@
 //! Starts everything, keeps watch, and stops it: from sink to source, and back.
 //!
-//! It introduces tailers, producers, discovery and checkpoint to each other and
-//! is the only one to know them all. It reads no file and sends no line.
+//! It introduces tailers, producers, discovery, checkpoint and config to each
+//! other and is the only one to know them all. It reads no file and sends no line.
 
+mod backoff;
+mod board;
+mod pool;
+mod service;
 mod summary;
+mod tailers;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
 
+use crate::admin::{self, AdminError};
 use crate::checkpoint::{self, StateDir, StateError};
-use crate::config::{Plan, Sink, Source};
+use crate::config::{Follower, Outcome, Plan, Update};
 use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
-use crate::queue::{Chunk, queue};
-use crate::send::{DeadLetters, KafkaSender, Notices, StdoutEnd, StdoutSender};
+use crate::send::{DeadLetters, StdoutEnd};
 use crate::tail::{
-    Context, Discovery, End, Found, Pattern, ReadFrom, Registry, Retained, Tailer, Target,
-    check_path,
+    Context, Discovery, End, Found, News, ReadFrom, Registry, Request, Sleeper, Source, check_path,
 };
 use crate::text::shown;
-use crate::thread::{Stop, StopHandle, Task, spawn, stop_pair, try_spawn};
+use crate::thread::Task;
+
+use board::Board;
+use pool::{Pool, Retiring, Shared};
+use service::Service;
+use tailers::Tailers;
 
 pub use summary::Summary;
 
 /// How often progress is shown and finished threads are collected.
 const TICK: Duration = Duration::from_millis(100);
+/// How often accounts that nobody looks after are closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get that only have to notice a stop.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long producers that were replaced may go on with what they have.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The thread that looks for files.
+const DISCOVER: &str = "discover";
 /// Standard input's name in messages and flows.
 const STDIN_PATH: &str = "-";
 
@@ -49,8 +65,10 @@ pub enum Signal {
 pub enum StartError {
     /// The state directory.
     State(StateError),
-    /// Standard output.
-    Stdout(io::Error),
+    /// The producers: standard output, or the operating system has no thread left.
+    Producers(io::Error),
+    /// Status and metrics.
+    Admin(AdminError),
 }
 
 /// What the threads tell the supervisor.
@@ -60,8 +78,21 @@ enum Event {
     TailerEnded(u64, End),
     /// Standard output is done with, and why.
     StdoutEnded(StdoutEnd),
-    /// A thread ended without a word: it panicked.
-    Died(String),
+    /// A thread ended without a word: it panicked, or could not be started.
+    Died(Who),
+    /// The operating system has no thread left for a tailer.
+    NoThread(io::Error),
+}
+
+/// A thread that can be started again.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    /// By number.
+    Tailer(u64),
+    /// The pool's number, and the producer's in it.
+    Sender(u64, usize),
+    /// By name.
+    Service(&'static str),
 }
 
 /// Why the watch ended.
@@ -79,190 +110,375 @@ enum Cause {
     Failed,
 }
 
-struct Supervisor<'a> {
-    plan: &'a Plan,
-    context: Context,
+/// Whoever wants to see the figures about ten times a second.
+pub type Watch<'a> = Option<&'a mut dyn FnMut(&Figures)>;
+
+struct Supervisor {
+    plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
+    registry: Registry,
+    /// The state directory was used before.
+    continued: bool,
+    pool: Option<Pool>,
+    pools_made: u64,
+    shared: Shared,
+    retiring: Vec<Retiring>,
+    tailers: Tailers,
+    services: Vec<Service>,
+    /// Stopped last of all.
+    checkpoint: Option<Service>,
+    requests: (Sender<Request>, Receiver<Request>),
+    news: (Sender<News>, Receiver<News>),
+    /// What discovery looks for, for one that is started again.
+    sources: Arc<Mutex<Vec<Arc<Source>>>>,
+    updates: (Sender<Update>, Receiver<Update>),
+    /// Asks for a reload; `None` when there is nothing to reload.
+    reload: Option<Sender<()>>,
     events: (Sender<Event>, Receiver<Event>),
-    /// By number: a path may get a new tailer before the end of the last is heard of.
-    tailers: Vec<(u64, Task)>,
-    tailers_stop: (Option<StopHandle>, Stop),
+    board: Arc<Board>,
+    /// Whether a source was known before this run, for those that begin at the end.
+    known_sources: BTreeMap<(String, Arc<str>), bool>,
+    /// Paths that sleep.
+    asleep: usize,
     /// A PATH could not be read with `--once`, or standard input at all.
     unreadable: bool,
     /// A PATH is something that can never be tailed.
     refused: bool,
-    tailers_made: u64,
     /// It was told that there are more files than threads.
     out_of_threads: bool,
+    /// When, and after which changes, accounts were last closed.
+    swept: (Instant, u64),
     started: Instant,
 }
 
-/// Runs a plan until it is finished or stopped, and says what to exit with.
-///
-/// `watch` is called about ten times a second with the figures so far.
+/// Runs a plan until it is finished or stopped, and says what to exit with. With
+/// a `follower` the plan changes when what it follows does.
 ///
 /// # Errors
 /// When nothing could be started; then nothing was changed.
 pub fn run(
-    plan: &Plan,
+    plan: Plan,
+    follower: Option<Follower>,
     signals: &Receiver<Signal>,
-    watch: &mut dyn FnMut(&Figures),
+    mut watch: Watch,
 ) -> Result<Exit, StartError> {
     let state_dir = match &plan.state_dir {
         Some(path) => Some(Arc::new(StateDir::open(path).map_err(StartError::State)?)),
         None => None,
     };
-    let memory = state_dir
-        .as_deref()
-        .map(checkpoint::load)
-        .unwrap_or_default();
-    let ledger = Arc::new(Ledger::remembering(memory.entries));
-
-    let (queue, receivers) = queue(plan.producers, plan.queue_bytes_max);
-    let events = unbounded();
-    let (send_stop, senders) = start_senders(plan, receivers, state_dir.as_deref(), &events.0)
-        .map_err(StartError::Stdout)?;
-    let (save_stop, save) = stop_pair();
-    let saver = state_dir.clone().map(|dir| {
-        let ledger = Arc::clone(&ledger);
-        spawn("checkpoint", move || checkpoint::run(&dir, &ledger, &save))
-    });
-
-    let (stop_handle, stop) = stop_pair();
-    let mut supervisor = Supervisor {
-        context: Context {
-            options: plan.tail.clone(),
-            queue,
-            ledger: Arc::clone(&ledger),
-            registry: Registry::default(),
-            host: Arc::clone(&plan.send.host),
-        },
-        plan,
-        events,
-        tailers: Vec::new(),
-        tailers_stop: (Some(stop_handle), stop),
-        unreadable: false,
-        refused: false,
-        tailers_made: 0,
-        out_of_threads: false,
-        started: Instant::now(),
-    };
-    // Where the state directory was used before, a file without a position in it
-    // has appeared since: none of its lines was shipped.
-    let read_from = if memory.continued {
-        ReadFrom::Beginning
-    } else {
-        plan.read_from
-    };
-    let cause = supervisor.work(read_from, signals, watch);
-    let exit = supervisor.stop(cause, senders, send_stop, signals, watch);
-    drop(save_stop);
-    drop(saver);
-    Ok(exit)
-}
-
-/// Starts the producer threads; they end when the queue is closed and empty.
-fn start_senders(
-    plan: &Plan,
-    receivers: Vec<Receiver<Chunk>>,
-    state_dir: Option<&StateDir>,
-    events: &Sender<Event>,
-) -> io::Result<(StopHandle, Vec<Task>)> {
-    let (handle, stop) = stop_pair();
-    let notices = Arc::new(Notices::default());
-    let letters = state_dir.map(|dir| Arc::new(DeadLetters::in_directory(dir.path())));
-    let mut senders = Vec::new();
-    for (number, chunks) in receivers.into_iter().enumerate() {
-        let (events, stop, name) = (events.clone(), stop.clone(), format!("send:{number}"));
-        senders.push(match &plan.sink {
-            Sink::Stdout => {
-                let sender = StdoutSender::new(plan.send.clone())?;
-                spawn(name, move || {
-                    let end = sender.run(&chunks, &stop);
-                    let _ = events.send(Event::StdoutEnded(end));
-                })
-            }
-            Sink::Kafka(kafka) => {
-                let mut sender = KafkaSender::new(
-                    plan.send.clone(),
-                    kafka.clone(),
-                    Arc::clone(&notices),
-                    letters.clone(),
-                );
-                sender.expect(&plan.topic);
-                let obituary = Obituary::new(name.clone(), events);
-                spawn(name, move || {
-                    sender.run(chunks, &stop);
-                    obituary.withdraw();
-                })
-            }
-        });
+    let mut supervisor = Supervisor::new(plan, state_dir.as_ref())?;
+    supervisor.start_services(state_dir, follower)?;
+    let cause = supervisor.work(signals, &mut watch);
+    let checkpoint = supervisor.checkpoint.take();
+    let exit = supervisor.stop(cause, signals, &mut watch);
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.finish(); // it is written last of all
     }
-    Ok((handle, senders))
+    Ok(exit)
 }
 
 /// Tells of a thread's death unless it is withdrawn, which a panic never does.
 struct Obituary {
-    name: Option<String>,
+    who: Option<Who>,
     events: Sender<Event>,
 }
 
 impl Obituary {
-    fn new(name: String, events: Sender<Event>) -> Obituary {
+    fn new(who: Who, events: Sender<Event>) -> Obituary {
         Obituary {
-            name: Some(name),
+            who: Some(who),
             events,
         }
     }
 
     fn withdraw(mut self) {
-        self.name = None;
+        self.who = None;
     }
 }
 
 impl Drop for Obituary {
     fn drop(&mut self) {
-        if let Some(name) = self.name.take() {
-            let _ = self.events.send(Event::Died(name));
+        if let Some(who) = self.who.take() {
+            let _ = self.events.send(Event::Died(who));
         }
     }
 }
 
-impl Supervisor<'_> {
+impl Supervisor {
+    // ---- starting --------------------------------------------------------------
+
+    fn new(plan: Plan, state_dir: Option<&Arc<StateDir>>) -> Result<Supervisor, StartError> {
+        let memory = state_dir
+            .map(|dir| checkpoint::load(dir))
+            .unwrap_or_default();
+        let ledger = Arc::new(Ledger::remembering(memory.entries));
+        let registry = Registry::default();
+        let events = unbounded();
+        let dead_letters = state_dir.map(|dir| Arc::new(DeadLetters::in_directory(dir.path())));
+        let progress = state_dir.map(|_| Arc::default());
+        let shared = Shared {
+            notices: Arc::default(),
+            dead_letters: dead_letters.clone(),
+            events: events.0.clone(),
+        };
+        let plan = Arc::new(plan);
+        let topics = plan.topics().into_iter().collect();
+        let pool = Pool::start(0, plan.pool.clone(), topics, shared.clone());
+        let pool = pool.map_err(StartError::Producers)?;
+        let context = Context {
+            options: Arc::new(plan.tail.clone()),
+            queue: pool.queue().clone(),
+            ledger: Arc::clone(&ledger),
+            registry: registry.clone(),
+            awake: Arc::default(),
+            host: Arc::clone(&plan.pool.send.host),
+        };
+        let supervisor = Supervisor {
+            board: Arc::new(Board::new(
+                registry.clone(),
+                Arc::clone(&ledger),
+                progress,
+                dead_letters,
+            )),
+            tailers: Tailers::new(context, events.0.clone()),
+            plan,
+            ledger,
+            registry,
+            continued: memory.continued,
+            pool: Some(pool),
+            pools_made: 1,
+            shared,
+            retiring: Vec::new(),
+            services: Vec::new(),
+            checkpoint: None,
+            requests: unbounded(),
+            news: bounded(1_024),
+            sources: Arc::default(),
+            updates: unbounded(),
+            reload: None,
+            events,
+            known_sources: BTreeMap::new(),
+            asleep: 0,
+            unreadable: false,
+            refused: false,
+            out_of_threads: false,
+            swept: (Instant::now(), 0),
+            started: Instant::now(),
+        };
+        supervisor.show_plan();
+        Ok(supervisor)
+    }
+
+    /// Starts the threads of which there is one each.
+    fn start_services(
+        &mut self,
+        state_dir: Option<Arc<StateDir>>,
+        follower: Option<Follower>,
+    ) -> Result<(), StartError> {
+        if let Some(follower) = follower {
+            self.start_admin()?;
+            self.board.facts().config = follower.standing();
+            self.start_config(follower);
+        }
+        let progress = self.board.checkpoint.clone().unwrap_or_default();
+        self.checkpoint = state_dir.map(|dir| {
+            let ledger = Arc::clone(&self.ledger);
+            Service::start("checkpoint", &self.events.0, move || {
+                let (dir, ledger, progress) =
+                    (Arc::clone(&dir), Arc::clone(&ledger), Arc::clone(&progress));
+                Ok(Box::new(move |stop| {
+                    checkpoint::run(&dir, &ledger, &progress, stop);
+                }))
+            })
+        });
+        Ok(())
+    }
+
+    /// Serves status and metrics. Bound here the first time, so that an address
+    /// that cannot be used is told before anything else.
+    fn start_admin(&mut self) -> Result<(), StartError> {
+        let state_dir = self.plan.state_dir.as_ref();
+        let options = admin::Options {
+            socket: state_dir.map(|dir| dir.join(admin::SOCKET)),
+            listen: self.plan.admin_listen,
+        };
+        if options.socket.is_none() && options.listen.is_none() {
+            return Ok(());
+        }
+        let mut first = Some(match admin::bind(&options) {
+            Ok(server) => server,
+            // It is not worth staying away for: the address is, somebody asked for it.
+            Err(error @ AdminError::Socket { .. }) if self.plan.admin_listen.is_none() => {
+                log::warn!("logship status will not find this logship: {error}");
+                return Ok(());
+            }
+            Err(error) => return Err(StartError::Admin(error)),
+        });
+        let board = Arc::clone(&self.board);
+        let service = Service::start("admin", &self.events.0, move || {
+            let server = match first.take() {
+                Some(server) => server,
+                None => admin::bind(&options).map_err(io::Error::other)?,
+            };
+            let board = Arc::clone(&board);
+            Ok(Box::new(move |stop| server.run(&|| board.report(), stop)))
+        });
+        self.services.push(service);
+        Ok(())
+    }
+
+    fn start_config(&mut self, follower: Follower) {
+        let (reload, reloads) = bounded(1);
+        self.reload = Some(reload);
+        let updates = self.updates.0.clone();
+        // What it knows outlives a panic, so that nothing is applied twice.
+        let follower = Arc::new(Mutex::new(follower));
+        let service = Service::start("config", &self.events.0, move || {
+            let (follower, updates) = (Arc::clone(&follower), updates.clone());
+            let reloads = reloads.clone();
+            Ok(Box::new(move |stop| {
+                let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
+                follower.run(&updates, &reloads, stop);
+            }))
+        });
+        self.services.push(service);
+    }
+
+    /// Starts a tailer for everything that is there, and looks for more.
+    fn start_sources(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        self.tailers
+            .follow(plan.sources.clone(), &plan.tail, Duration::ZERO);
+        if let Some(job) = &plan.stdin
+            && let Err(error) = self
+                .tailers
+                .start_stdin(Path::new(STDIN_PATH), Arc::clone(job))
+        {
+            log::error!("cannot read standard input error={error}");
+        }
+        for (path, job) in &plan.named {
+            match check_path(path) {
+                Ok(()) => {
+                    let read_from = self.begin_at(job.read_from);
+                    self.tailers
+                        .start_named(path.clone(), Arc::clone(job), read_from);
+                }
+                Err(problem) => {
+                    self.refused = true;
+                    log::error!("cannot tail {}: {problem}", shown(path));
+                }
+            }
+        }
+        let mut discovery = Discovery::new(plan.sources.clone(), self.registry.clone());
+        for found in discovery.scan() {
+            self.start_found(found);
+        }
+        for source in discovery.without_files() {
+            self.unreadable |= plan.tail.once;
+            discovery.tell_of_nothing(source, plan.tail.once);
+        }
+        if !plan.tail.once {
+            self.start_discovery(discovery);
+        }
+    }
+
+    fn start_discovery(&mut self, first: Discovery) {
+        self.plan
+            .sources
+            .clone_into(&mut self.sources.lock().unwrap_or_else(PoisonError::into_inner));
+        let (registry, sources) = (self.registry.clone(), Arc::clone(&self.sources));
+        let (requests, news) = (self.requests.1.clone(), self.news.0.clone());
+        let every = self.plan.discover_interval;
+        let mut first = Some(first);
+        let service = Service::start(DISCOVER, &self.events.0, move || {
+            let sources = sources
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let again = || Discovery::again(sources, registry.clone());
+            let discovery = first.take().unwrap_or_else(again);
+            let (requests, news) = (requests.clone(), news.clone());
+            Ok(Box::new(move |stop| {
+                discovery.run(every, &requests, &news, stop)
+            }))
+        });
+        self.services.push(service);
+    }
+
+    fn start_found(&mut self, found: Found) {
+        let read_from = if found.first {
+            self.begin_in(&found.source)
+        } else {
+            ReadFrom::Beginning
+        };
+        self.tailers.start_found(found, read_from);
+    }
+
+    /// Where the state directory was used before, a file without a position in it
+    /// has appeared since: none of its lines was shipped.
+    fn begin_at(&self, read_from: ReadFrom) -> ReadFrom {
+        if self.continued {
+            ReadFrom::Beginning
+        } else {
+            read_from
+        }
+    }
+
+    /// The same, where sources come and go: one of which no file is known is new.
+    fn begin_in(&mut self, source: &Source) -> ReadFrom {
+        if self.reload.is_none() || source.job.read_from == ReadFrom::Beginning {
+            return self.begin_at(source.job.read_from);
+        }
+        let topic = Arc::clone(&source.job.topic);
+        let key = (source.pattern.text().to_owned(), Arc::clone(&topic));
+        let ledger = &self.ledger;
+        let known = self.known_sources.entry(key);
+        let known = known.or_insert_with(|| ledger.knows(&topic, &|path| source.wants(path)));
+        if *known {
+            ReadFrom::Beginning
+        } else {
+            source.job.read_from
+        }
+    }
+
     // ---- working -------------------------------------------------------------
 
     /// Starts the tailers and watches until there is a reason to stop.
-    fn work(
-        &mut self,
-        read_from: ReadFrom,
-        signals: &Receiver<Signal>,
-        watch: &mut dyn FnMut(&Figures),
-    ) -> Cause {
-        let found = self.start_sources(read_from);
-        let mut found = found.unwrap_or_else(never);
-        let (ticks, stats) = (tick(TICK), tick(self.plan.stats_interval));
+    fn work(&mut self, signals: &Receiver<Signal>, watch: &mut Watch) -> Cause {
+        self.start_sources();
+        let ticks = tick(TICK);
+        let mut stats = (self.plan.stats_interval, tick(self.plan.stats_interval));
         let timeout = self.plan.timeout.map_or_else(never, after);
+        let (events, news) = (self.events.1.clone(), self.news.1.clone());
+        let updates = self.updates.1.clone();
         loop {
             select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Stop) => return Cause::Signal,
-                    Ok(Signal::Reload) => log::info!("nothing to reload: tail is told all it knows by its arguments"),
+                    Ok(Signal::Reload) => self.ask_for_reload(),
                     Err(_) => return Cause::Failed,
                 },
-                recv(self.events.1) -> event => {
+                recv(events) -> event => {
                     if let Some(cause) = event.ok().and_then(|event| self.hear(event)) {
                         return cause;
                     }
                 },
-                recv(found) -> new => match new {
-                    Ok(new) => self.start_found(new, read_from),
-                    Err(_) => {
-                        log::error!("a thread failed, new files are not found any more thread=discover");
-                        found = never();
+                recv(news) -> news => match news {
+                    Ok(News::Found(found)) => self.start_found(found),
+                    Ok(News::Woken(sleeper)) => self.wake(*sleeper),
+                    Err(_) => {} // we hold a sender
+                },
+                recv(updates) -> update => {
+                    if let Ok(update) = update {
+                        self.apply(update);
+                    }
+                    if stats.0 != self.plan.stats_interval {
+                        stats = (self.plan.stats_interval, tick(self.plan.stats_interval));
                     }
                 },
-                recv(stats) -> _ => log::info!("{}", self.summary("shipping")),
+                recv(stats.1) -> _ => log::info!("{}", self.summary("shipping")),
                 recv(timeout) -> _ => return Cause::TimedOut,
-                recv(ticks) -> _ => watch(&self.context.ledger.figures()),
+                recv(ticks) -> _ => self.tend(watch),
             }
             if self.is_finished() {
                 return Cause::Finished;
@@ -270,19 +486,52 @@ impl Supervisor<'_> {
         }
     }
 
+    /// What has to be done now and then.
+    fn tend(&mut self, watch: &mut Watch) {
+        if let Some(watch) = watch {
+            watch(&self.ledger.figures());
+        }
+        if let Some(pool) = &mut self.pool {
+            pool.tend();
+        }
+        self.tailers.tend();
+        for service in self.services.iter_mut().chain(&mut self.checkpoint) {
+            service.tend();
+        }
+        for retired in self.retiring.extract_if(.., |retired| retired.is_over()) {
+            retired.end(Duration::ZERO);
+        }
+        if self.swept.0.elapsed() >= SWEEP_EVERY {
+            let changes = self.ledger.changes();
+            if std::mem::replace(&mut self.swept, (Instant::now(), changes)).1 != changes {
+                self.ledger.sweep();
+            }
+            self.show_failing();
+        }
+    }
+
     /// Nobody is left who could bring a line.
     fn is_finished(&self) -> bool {
-        let patterns = |source: &Source| matches!(source, Source::Pattern(_));
-        let waiting = !self.plan.tail.once && self.plan.sources.iter().any(patterns);
-        self.tailers.is_empty() && !waiting
+        let waits = self.reload.is_some() || !self.plan.sources.is_empty() || self.asleep > 0;
+        self.tailers.is_empty() && (self.plan.tail.once || !waits)
     }
 
     fn hear(&mut self, event: Event) -> Option<Cause> {
         match event {
+            Event::TailerEnded(number, End::Asleep(sleeper)) => {
+                self.tailers.ended(number);
+                self.asleep += 1;
+                if self.tailers.is_still_wanted(&sleeper) {
+                    let _ = self.requests.0.send(Request::Watch(sleeper));
+                } else {
+                    self.wake(*sleeper);
+                }
+                None
+            }
             Event::TailerEnded(number, end) => {
-                self.tailers.retain(|(known, _)| *known != number);
-                self.unreadable |= end == End::Unreadable;
-                (end == End::QueueClosed).then_some(Cause::Failed)
+                self.tailers.ended(number);
+                self.unreadable |= matches!(end, End::Unreadable);
+                matches!(end, End::QueueClosed).then_some(Cause::Failed)
             }
             Event::StdoutEnded(StdoutEnd::Done) => None,
             Event::StdoutEnded(StdoutEnd::ReaderGone) => Some(Cause::ReaderGone),
@@ -290,184 +539,228 @@ impl Supervisor<'_> {
                 log::error!("cannot write to standard output error={error}");
                 Some(Cause::Failed)
             }
-            Event::Died(name) => {
-                log::error!("a thread failed, stopping: please report this thread={name}");
-                Some(Cause::Failed)
+            Event::Died(who) => {
+                self.bury(who);
+                None
             }
-        }
-    }
-
-    // ---- sources ---------------------------------------------------------------
-
-    /// Starts a tailer for everything that is there. Some when patterns are
-    /// watched for more.
-    fn start_sources(&mut self, read_from: ReadFrom) -> Option<Receiver<Found>> {
-        let mut patterns: Vec<Pattern> = Vec::new();
-        let plan = self.plan;
-        for source in &plan.sources {
-            match source {
-                Source::Stdin => self.start_stdin(),
-                Source::Path(path) => match check_path(path) {
-                    Ok(()) => self.start_tailer(path.clone(), read_from, true),
-                    Err(problem) => {
-                        self.refused = true;
-                        log::error!("cannot tail {}: {problem}", shown(path));
-                    }
-                },
-                Source::Pattern(pattern) => patterns.push(pattern.clone()),
-            }
-        }
-        if patterns.is_empty() {
-            return None;
-        }
-        self.tell_of_empty(&patterns);
-        let registry = self.context.registry.clone();
-        let mut discovery = Discovery::new(patterns, registry, Arc::clone(&plan.topic));
-        for found in discovery.scan() {
-            self.start_found(found, read_from);
-        }
-        if plan.tail.once {
-            return None;
-        }
-        let (sender, found) = bounded(1_024);
-        let (stop, every) = (self.tailers_stop.1.clone(), plan.discover_interval);
-        let task = spawn("discover", move || discovery.run(every, &sender, &stop));
-        task.detach(); // it ends with the tailers, and nobody waits for a directory
-        Some(found)
-    }
-
-    fn tell_of_empty(&mut self, patterns: &[Pattern]) {
-        for pattern in patterns {
-            if !pattern.matches(&mut |_, _| {}).is_empty() {
-                continue;
-            }
-            if self.plan.tail.once {
-                self.unreadable = true;
-                log::warn!("no file matches '{}'", shown(pattern.text()));
-            } else {
-                log::info!("no file matches '{}' yet", shown(pattern.text()));
-            }
-        }
-    }
-
-    fn start_found(&mut self, found: Found, read_from: ReadFrom) {
-        let from = if found.first {
-            read_from
-        } else {
-            ReadFrom::Beginning
-        };
-        self.start_tailer(found.path, from, false);
-    }
-
-    fn start_tailer(&mut self, path: PathBuf, read_from: ReadFrom, named: bool) {
-        let Some(claim) = self.context.registry.claim_path(&path) else {
-            return;
-        };
-        let target = self.target(path, read_from, named);
-        let tailer = Tailer::new(self.context.clone(), target, claim);
-        self.run_tailer(tailer);
-    }
-
-    fn start_stdin(&mut self) {
-        let path = PathBuf::from(STDIN_PATH);
-        let Some(claim) = self.context.registry.claim_path(&path) else {
-            return;
-        };
-        let retained = Arc::new(Retained::default());
-        let (filled, stop) = (Arc::clone(&retained), self.tailers_stop.1.clone());
-        spawn("stdin", move || filled.fill(&stop)).detach();
-        let target = self.target(path, ReadFrom::Beginning, true);
-        match Tailer::of_stdin(self.context.clone(), target, claim, retained) {
-            Ok(tailer) => self.run_tailer(tailer),
-            Err(error) => log::error!("cannot read standard input error={error}"),
-        }
-    }
-
-    fn target(&self, path: PathBuf, read_from: ReadFrom, named: bool) -> Target {
-        Target {
-            path,
-            topic: Arc::clone(&self.plan.topic),
-            read_from,
-            named,
-        }
-    }
-
-    fn run_tailer(&mut self, tailer: Tailer) {
-        let number = self.tailers_made;
-        self.tailers_made += 1;
-        let name = format!("tail:{number}");
-        let (events, stop) = (self.events.0.clone(), self.tailers_stop.1.clone());
-        let task = try_spawn(name.clone(), move || {
-            let obituary = Obituary::new(name, events.clone());
-            let end = tailer.run(&stop);
-            obituary.withdraw();
-            let _ = events.send(Event::TailerEnded(number, end));
-        });
-        match task {
-            Ok(task) => self.tailers.push((number, task)),
-            // A file that a pattern matches is found again by the next look.
-            Err(error) => {
-                self.unreadable = true;
+            Event::NoThread(error) => {
+                self.unreadable |= self.plan.tail.once;
                 if !std::mem::replace(&mut self.out_of_threads, true) {
                     log::error!("cannot tail all files: no thread left for the next one: {error}");
                 }
+                None
             }
         }
+    }
+
+    /// A thread is no more. What it held is back in the ledger; it is started
+    /// again after a while.
+    fn bury(&mut self, who: Who) {
+        let (kind, name, pause) = match who {
+            Who::Tailer(number) => match self.tailers.died(number) {
+                Some((path, pause)) => (
+                    "tail",
+                    format!("tail:{number} path={}", shown(path)),
+                    Some(pause),
+                ),
+                None => return,
+            },
+            Who::Sender(pool, at) => {
+                let pause = self
+                    .pool
+                    .as_mut()
+                    .and_then(|current| current.died(pool, at));
+                ("send", format!("send:{at}"), pause)
+            }
+            Who::Service(name) => {
+                let mut services = self.services.iter_mut().chain(&mut self.checkpoint);
+                let service = services.find(|service| service.name() == name);
+                let pause = service.map(Service::died);
+                if name == DISCOVER {
+                    self.take_up_named();
+                }
+                (name, name.to_owned(), pause)
+            }
+        };
+        self.board.note_failure(kind, "it panicked");
+        match pause {
+            Some(pause) => log::error!(
+                "a thread failed, please report this: it is started again in {} thread={name}",
+                humantime::format_duration(pause)
+            ),
+            None => log::error!("a thread failed while it was stopping thread={name}"),
+        }
+    }
+
+    /// What slept went with the thread that looked at it. The next one finds what
+    /// matches a source; a path that was named is taken up here.
+    fn take_up_named(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        for (path, job) in &plan.named {
+            let job = Arc::clone(job);
+            // One that is awake has its path to itself.
+            let slept = check_path(path).is_ok()
+                && self
+                    .tailers
+                    .start_named(path.clone(), job, ReadFrom::Beginning);
+            self.asleep -= usize::from(slept && self.asleep > 0);
+        }
+    }
+
+    fn wake(&mut self, sleeper: Sleeper) {
+        self.asleep -= 1;
+        self.tailers.wake(sleeper);
+    }
+
+    // ---- changes ---------------------------------------------------------------
+
+    fn ask_for_reload(&self) {
+        match &self.reload {
+            Some(reload) => _ = reload.try_send(()), // one that waits is enough
+            None => log::info!("nothing to reload: tail is told all it knows by its arguments"),
+        }
+    }
+
+    /// What is followed has been looked at: a new plan is put into force.
+    fn apply(&mut self, update: Update) {
+        self.board.facts().config = update.standing;
+        match update.outcome {
+            Outcome::Told | Outcome::Refused(_) => {}
+            Outcome::Applied(plan) => self.change_to(Arc::new(*plan)),
+        }
+    }
+
+    fn change_to(&mut self, mut plan: Arc<Plan>) {
+        let old = Arc::clone(&self.plan);
+        for (key, same) in [
+            ("state_dir", old.state_dir == plan.state_dir),
+            ("admin.listen", old.admin_listen == plan.admin_listen),
+        ] {
+            if !same {
+                log::warn!(
+                    "{key} cannot change while logship runs: restart it to put that into force"
+                );
+            }
+        }
+        let kept = Arc::make_mut(&mut plan);
+        kept.state_dir.clone_from(&old.state_dir);
+        kept.admin_listen = old.admin_listen;
+        self.plan = plan;
+        if self.plan.pool != old.pool {
+            self.replace_pool();
+        }
+        let plan = Arc::clone(&self.plan);
+        self.known_sources.clear();
+        plan.sources
+            .clone_into(&mut self.sources.lock().unwrap_or_else(PoisonError::into_inner));
+        self.tailers
+            .follow(plan.sources.clone(), &plan.tail, plan.drain_timeout);
+        let follow = Request::Follow(plan.sources.clone(), plan.discover_interval);
+        let _ = self.requests.0.send(follow);
+        self.show_plan();
+    }
+
+    /// New producers for what is read from now on; the old ones go on for a
+    /// moment with what they have. Neither waits for Kafka.
+    fn replace_pool(&mut self) {
+        let topics = self.plan.topics().into_iter().collect();
+        let plan = self.plan.pool.clone();
+        match Pool::start(self.pools_made, plan, topics, self.shared.clone()) {
+            Ok(pool) => {
+                self.pools_made += 1;
+                self.tailers.offer_to(pool.queue());
+                if let Some(old) = self.pool.replace(pool) {
+                    self.retiring
+                        .push(old.retire(Instant::now() + RETIRE_TIMEOUT));
+                }
+                log::info!("lines go through new producers from now on");
+            }
+            Err(error) => {
+                log::error!("cannot start new producers, the old ones go on error={error}")
+            }
+        }
+    }
+
+    // ---- telling ---------------------------------------------------------------
+
+    fn show_plan(&self) {
+        let mut facts = self.board.facts();
+        facts.plan = Some(Arc::clone(&self.plan));
+        facts.queue = self.pool.as_ref().map(|pool| pool.queue().clone());
+        facts.stats = self.pool.as_ref().map(|pool| Arc::clone(pool.stats()));
+    }
+
+    fn show_failing(&self) {
+        let services = self.services.iter().chain(&self.checkpoint);
+        let services = services.map(|service| (service.name(), service.is_failing()));
+        let pool = self.pool.as_ref().is_some_and(Pool::is_failing);
+        let others = [("tail", self.tailers.is_failing()), ("send", pool)];
+        let mut facts = self.board.facts();
+        for (name, failing) in services.chain(others) {
+            if let Some(task) = facts.tasks.get_mut(name) {
+                task.failing = failing;
+            }
+        }
+    }
+
+    fn summary(&self, what: &'static str) -> Summary {
+        Summary::new(what, self.ledger.figures(), self.started.elapsed())
     }
 
     // ---- stopping ----------------------------------------------------------------
 
     /// Stops from source to sink: tailers, then producers once their queue is
     /// empty, all within one deadline.
-    fn stop(
-        mut self,
-        cause: Cause,
-        senders: Vec<Task>,
-        send_stop: StopHandle,
-        signals: &Receiver<Signal>,
-        watch: &mut dyn FnMut(&Figures),
-    ) -> Exit {
+    fn stop(mut self, cause: Cause, signals: &Receiver<Signal>, watch: &mut Watch) -> Exit {
+        let plan = Arc::clone(&self.plan);
         let deadline = match cause {
-            Cause::Finished | Cause::Signal => Instant::now() + self.plan.shutdown_timeout,
+            Cause::Finished | Cause::Signal => Instant::now() + plan.shutdown_timeout,
             Cause::TimedOut | Cause::ReaderGone | Cause::Failed => Instant::now(),
         };
-        self.tailers_stop.0 = None;
-        let tailers = std::mem::take(&mut self.tailers);
-        let tailers = tailers.into_iter().map(|(_, task)| task).collect();
-        join_all(tailers, Instant::now() + JOIN_PATIENCE);
-
-        let (ledger, started) = (Arc::clone(&self.context.ledger), self.started);
-        let plan = self.plan;
+        self.tailers.stop(JOIN_PATIENCE);
+        let (ledger, started) = (Arc::clone(&self.ledger), self.started);
         // While following, one bad path among good ones is no failure of the run.
-        let refused = self.refused && (plan.tail.once || self.tailers_made == 0);
+        let refused = self.refused && (plan.tail.once || self.tailers.made() == 0);
         let unreadable = self.unreadable || refused;
+        let mut senders = std::mem::take(&mut self.retiring);
+        senders.extend(self.pool.take().map(|pool| pool.retire(deadline)));
+        let services = std::mem::take(&mut self.services);
+        self.board.facts().queue = None;
         drop(self); // closes the queue
         let waiting = ledger.figures().under_way_bytes > 0;
-        if cause == Cause::Signal && waiting && !all_finished(&senders) {
+        let finished = |senders: &[Retiring]| senders.iter().all(Retiring::is_finished);
+        if cause == Cause::Signal && waiting && !finished(&senders) {
             log::info!(
                 "stopping: waiting up to {} for what was read to be acknowledged (a second signal stops at once)",
                 humantime::format_duration(plan.shutdown_timeout)
             );
         }
-        while Instant::now() < deadline && !all_finished(&senders) {
+        while Instant::now() < deadline && !finished(&senders) {
             if signals.recv_timeout(TICK / 10) == Ok(Signal::Stop) {
                 log::warn!("stopping at once");
                 break;
             }
-            watch(&ledger.figures());
+            if let Some(watch) = watch {
+                watch(&ledger.figures());
+            }
         }
-        drop(send_stop);
-        join_all(senders, Instant::now() + JOIN_PATIENCE);
-
+        for sender in senders {
+            sender.end(JOIN_PATIENCE);
+        }
+        for service in services {
+            service.stop(JOIN_PATIENCE);
+        }
         let figures = ledger.figures();
-        watch(&figures);
+        if let Some(watch) = watch {
+            watch(&figures);
+        }
         log::info!("{}", Summary::new("done", figures, started.elapsed()));
         let waits = figures.under_way_bytes > 0 || (plan.tail.once && figures.waiting_bytes() > 0);
         match cause {
             Cause::ReaderGone => Exit::Settled,
             Cause::Failed if !waits => Exit::CouldNotRun,
             _ if waits => {
-                tell_unsettled(&figures, plan);
+                tell_unsettled(&figures, &plan);
                 Exit::Unsettled
             }
             // Given up before everything was even looked at.
@@ -478,16 +771,11 @@ impl Supervisor<'_> {
             _ => Exit::Settled,
         }
     }
-
-    fn summary(&self, what: &'static str) -> Summary {
-        Summary::new(what, self.context.ledger.figures(), self.started.elapsed())
-    }
 }
 
 fn tell_unsettled(figures: &Figures, plan: &Plan) {
-    let stdin = |source: &Source| matches!(source, Source::Stdin);
     let next = match plan.state_dir {
-        _ if plan.sources.iter().any(stdin) => {
+        _ if plan.stdin.is_some() => {
             "the next run sends those of files; what standard input brought is lost"
         }
         Some(_) => "the next run sends them",
@@ -521,13 +809,13 @@ impl StartError {
     /// The next thing to try, when there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            StartError::State(StateError::Unusable { .. }) => {
-                Some("give a directory you can write to with --state-dir, or --no-state")
-            }
-            StartError::State(StateError::InUse { .. }) => {
-                Some("stop the other logship, or give this one a --name or --state-dir of its own")
-            }
-            StartError::Stdout(_) => None,
+            StartError::State(StateError::Unusable { .. }) => Some(
+                "give a directory you can write to (--state-dir, in a config state_dir), or --no-state",
+            ),
+            StartError::State(StateError::InUse { .. }) => Some(
+                "stop the other logship, or give this one a --name or a state directory of its own",
+            ),
+            StartError::Producers(_) | StartError::Admin(_) => None,
         }
     }
 }
@@ -536,7 +824,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::State(error) => write!(f, "{error}"),
-            StartError::Stdout(error) => write!(f, "cannot use standard output: {error}"),
+            StartError::Producers(error) => write!(f, "cannot start the producers: {error}"),
+            StartError::Admin(error) => write!(f, "{error}"),
         }
     }
 }

@@ -33,7 +33,7 @@ impl fmt::Display for Summary {
             self.what,
             figures.read_lines,
             figures.acked_lines,
-            figures.dropped_lines,
+            figures.dropped_lines.iter().sum::<u64>(),
             figures.waiting_bytes(),
             figures.known_bytes,
             figures.read_bytes,
@@ -41,8 +41,8 @@ impl fmt::Display for Summary {
         )?;
         // What should not happen is told only when it did.
         for (name, figure) in [
-            ("dropped_bytes", figures.dropped_bytes),
-            ("lost_bytes", figures.lost_bytes),
+            ("dropped_bytes", figures.dropped_bytes.iter().sum()),
+            ("lost_bytes", figures.lost_bytes.iter().sum()),
             ("dead_letters", figures.dead_lines),
             ("cut", figures.cut_lines),
         ] {

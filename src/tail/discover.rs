@@ -1,86 +1,111 @@
-//! Finds the files that patterns match, now and later.
+//! Finds the files that patterns match, now and later, and wakes those that sleep.
 //!
-//! It walks directories and tells of paths nobody tails yet. It opens no file.
+//! It asks directories and sleeping files whether they changed, and tells of paths
+//! nobody tails yet. It opens no file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, select};
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::text::shown;
-use crate::thread::Stop;
+use crate::thread::{Stop, fault_point};
 
+use super::Job;
+use super::pattern::{Pattern, glob_problem};
 use super::registry::Registry;
+use super::sleeper::Sleeper;
+use super::tree::{Kind, Tree};
 
-/// Characters that make a path a pattern.
-const META: &[char] = &['*', '?', '[', '{'];
-/// Directories below which a `**` does not look.
-const DEPTH_MAX: usize = 64;
+/// How often sleeping files are looked at while that costs little: bounds how
+/// late a rotation of one is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Files, or directories of files, that are looked at so often at most.
+const LOOKS_MAX: usize = 256;
+/// Paths about which something was told once, at most.
+const TOLD_MAX: usize = 10_000;
 
-/// A glob pattern for paths: `*` and `?` within a name, `**` over directories,
-/// `[...]` and `{a,b}`. Names that begin with a dot are matched only by a
-/// pattern whose last component begins with one, as in a shell.
+/// Files to be tailed, and what is done with their lines. Two that look for the
+/// same and do the same with it are equal.
+#[derive(Debug)]
+pub struct Source {
+    /// Which files.
+    pub pattern: Pattern,
+    /// Which of them not.
+    pub exclude: Vec<Exclude>,
+    /// What is done with their lines.
+    pub job: Arc<Job>,
+    /// Where it was configured, for people: a file, an etcd key.
+    pub origin: Arc<str>,
+    /// It came from etcd: when it is taken away, its files are drained first.
+    pub remote: bool,
+    /// Files that matched at the last look.
+    pub matched: AtomicUsize,
+}
+
+/// A pattern for files that are left alone: without a slash for their names,
+/// with one for their whole path.
 #[derive(Debug, Clone)]
-pub struct Pattern {
+pub struct Exclude {
     text: String,
-    base: PathBuf,
     matcher: GlobMatcher,
-    depth_max: usize,
-    hidden: bool,
+    whole_path: bool,
 }
 
 /// A path that matches and has no tailer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Found {
     /// The path.
     pub path: PathBuf,
-    /// It was there at the first look.
+    /// What it matches.
+    pub source: Arc<Source>,
+    /// It was there at the first look for this source.
     pub first: bool,
 }
 
-impl Pattern {
-    /// True when a path holds characters that mean something in a pattern.
-    pub fn is_pattern(text: &str) -> bool {
-        text.contains(META)
-    }
+/// What is told to whoever starts tailers.
+#[derive(Debug)]
+pub enum News {
+    /// A path has no tailer.
+    Found(Found),
+    /// A sleeping path is not what it was, or its source has changed.
+    Woken(Box<Sleeper>),
+}
 
-    /// Parses a pattern; a relative one is taken from `directory`.
-    pub fn new(text: &str, directory: &Path) -> Result<Pattern, String> {
-        let absolute = if text.starts_with('/') {
-            text.to_owned()
-        } else {
-            let here = directory
-                .to_str()
-                .ok_or("the current directory is not UTF-8: give an absolute pattern")?;
+/// What a discovery is told.
+#[derive(Debug)]
+pub enum Request {
+    /// This path sleeps from now on.
+    Watch(Box<Sleeper>),
+    /// Look for these from now on, this often.
+    Follow(Vec<Arc<Source>>, Duration),
+}
+
+impl Exclude {
+    /// Parses a pattern; a relative one with a slash is taken from `directory`.
+    pub fn new(text: &str, directory: &Path) -> Result<Exclude, String> {
+        let whole_path = text.contains('/');
+        let absolute = if whole_path && !text.starts_with('/') {
+            let here = directory.to_str().ok_or("give an absolute pattern")?;
             format!("{}/{text}", globset::escape(here).trim_end_matches('/'))
+        } else {
+            text.to_owned()
         };
-        // Doubled slashes and '.' say nothing, and match no path as it is walked.
-        let parts = absolute.split('/').filter(|part| !["", "."].contains(part));
-        let absolute: String = parts.flat_map(|part| ["/", part]).collect();
-        let matcher = GlobBuilder::new(&absolute)
+        let glob = GlobBuilder::new(&absolute)
             .literal_separator(true)
             .backslash_escape(true)
             .build()
-            .map_err(|error| error.kind().to_string())?
-            .compile_matcher();
-        let (base, rest) = split_base(&absolute);
-        let last = rest.last().map_or("", String::as_str);
-        Ok(Pattern {
+            .map_err(|error| glob_problem(&error))?;
+        Ok(Exclude {
             text: text.to_owned(),
-            base,
-            matcher,
-            depth_max: if rest.iter().any(|part| part.contains("**")) {
-                DEPTH_MAX
-            } else {
-                rest.len()
-            },
-            hidden: last.starts_with('.'),
+            matcher: glob.compile_matcher(),
+            whole_path,
         })
     }
 
@@ -89,133 +114,246 @@ impl Pattern {
         &self.text
     }
 
-    /// All regular files that match, sorted; symlinks to files count. A directory
-    /// that cannot be read is passed to `trouble`.
-    pub fn matches(&self, trouble: &mut dyn FnMut(&Path, &io::Error)) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        self.walk(&self.base, 1, &mut found, trouble);
-        found.sort();
-        found
-    }
-
-    fn walk(
-        &self,
-        directory: &Path,
-        depth: usize,
-        found: &mut Vec<PathBuf>,
-        trouble: &mut dyn FnMut(&Path, &io::Error),
-    ) {
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return trouble(directory, &error),
-        };
-        for entry in entries.flatten() {
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            if hidden && !self.hidden {
-                continue;
-            }
-            let Ok(kind) = entry.file_type() else {
-                continue;
-            };
-            let path = entry.path();
-            if kind.is_dir() {
-                if depth < self.depth_max {
-                    self.walk(&path, depth + 1, found, trouble);
-                }
-                continue;
-            }
-            // A link to a directory is not followed: it could lead in a circle.
-            let is_file = || {
-                kind.is_file()
-                    || (kind.is_symlink() && fs::metadata(&path).is_ok_and(|m| m.is_file()))
-            };
-            if self.matcher.is_match(&path) && is_file() {
-                found.push(path);
-            }
-        }
-    }
-}
-
-/// The directory where a pattern begins to vary, and its components from there.
-fn split_base(absolute: &str) -> (PathBuf, Vec<String>) {
-    let mut base = PathBuf::from("/");
-    let mut rest = Vec::new();
-    let parts = Path::new(absolute).components();
-    for part in parts.filter(|part| *part != Component::RootDir) {
-        let text = part.as_os_str().to_string_lossy();
-        if rest.is_empty() && !text.contains(META) && !text.contains('\\') {
-            base.push(&*text);
+    /// True for a path that is left alone.
+    pub fn matches(&self, path: &Path) -> bool {
+        if self.whole_path {
+            self.matcher.is_match(path)
         } else {
-            rest.push(text.into_owned());
+            path.file_name()
+                .is_some_and(|name| self.matcher.is_match(name))
         }
     }
-    if rest.is_empty() {
-        // No meta character at all: the last name is what varies.
-        let last = base
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        base.pop();
-        rest.extend(last);
-    }
-    (base, rest)
 }
 
-/// Looks for new files, again and again.
+impl Source {
+    /// A source of the files that match a pattern.
+    pub fn new(pattern: Pattern, job: Arc<Job>) -> Source {
+        Source {
+            pattern,
+            exclude: Vec::new(),
+            job,
+            origin: Arc::from(""),
+            remote: false,
+            matched: AtomicUsize::new(0),
+        }
+    }
+
+    /// True for a path that is to be tailed.
+    pub fn wants(&self, path: &Path) -> bool {
+        self.pattern.is_match(path) && !self.excludes(path)
+    }
+
+    fn excludes(&self, path: &Path) -> bool {
+        self.exclude.iter().any(|exclude| exclude.matches(path))
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        let texts = |source: &Source| -> Vec<String> {
+            source
+                .exclude
+                .iter()
+                .map(|exclude| exclude.text.clone())
+                .collect()
+        };
+        self.pattern.text() == other.pattern.text()
+            && texts(self) == texts(other)
+            && (self.remote, &self.origin) == (other.remote, &other.origin)
+            && self.job.hash64() == other.job.hash64()
+    }
+}
+
+/// A source and what was found for it.
+#[derive(Debug)]
+struct Watched {
+    source: Arc<Source>,
+    /// It was never looked for.
+    first: bool,
+    /// The registry's count of changes when all matches were last looked up in it.
+    compared: Option<u64>,
+    /// The directories that were walked, and which version of each.
+    walked: Vec<(PathBuf, u64)>,
+    matches: Vec<(PathBuf, Kind)>,
+}
+
+/// Looks for new files, again and again, and after those that sleep.
 #[derive(Debug)]
 pub struct Discovery {
-    patterns: Vec<Pattern>,
+    watched: Vec<Watched>,
+    tree: Tree,
     registry: Registry,
-    topic: Arc<str>,
-    first: bool,
     told: HashSet<PathBuf>,
+    sleepers: Sleepers,
+    /// Its thread runs: there is nobody else to tell what was not found.
+    running: bool,
 }
 
 impl Discovery {
-    /// A discovery for these patterns, all for one topic.
-    pub fn new(patterns: Vec<Pattern>, registry: Registry, topic: Arc<str>) -> Discovery {
-        Discovery {
-            patterns,
+    /// A discovery for these sources.
+    pub fn new(sources: Vec<Arc<Source>>, registry: Registry) -> Discovery {
+        let mut discovery = Discovery {
+            watched: Vec::new(),
+            tree: Tree::default(),
             registry,
-            topic,
-            first: true,
             told: HashSet::new(),
+            sleepers: Sleepers::default(),
+            running: false,
+        };
+        discovery.follow(sources);
+        discovery
+    }
+
+    /// One that takes the place of another: it is not the first to look.
+    pub fn again(sources: Vec<Arc<Source>>, registry: Registry) -> Discovery {
+        let mut discovery = Discovery::new(sources, registry);
+        for watched in &mut discovery.watched {
+            watched.first = false;
         }
+        discovery
+    }
+
+    /// Looks for these sources from now on. One that is as it was keeps what is
+    /// known of it.
+    fn follow(&mut self, sources: Vec<Arc<Source>>) {
+        let mut known: Vec<Watched> = std::mem::take(&mut self.watched);
+        let watch = |source: Arc<Source>| {
+            let same = |old: &Watched| {
+                old.source.pattern.text() == source.pattern.text()
+                    && old.source.job.topic == source.job.topic
+            };
+            let old = known.iter().position(same).map(|at| known.swap_remove(at));
+            Watched {
+                source,
+                first: old.is_none_or(|old| old.first),
+                compared: None,
+                walked: Vec::new(),
+                matches: Vec::new(),
+            }
+        };
+        self.watched = sources.into_iter().map(watch).collect();
     }
 
     /// One look: the paths that match and have no tailer.
     pub fn scan(&mut self) -> Vec<Found> {
+        self.tree.begin_round();
         let mut found = Vec::new();
-        for at in 0..self.patterns.len() {
-            let mut troubles = Vec::new();
-            let paths = self.patterns[at].matches(&mut |path, error| {
-                troubles.push((path.to_owned(), error.to_string()));
-            });
-            for (path, error) in troubles {
-                if self.told.insert(path.clone()) {
-                    log::warn!("cannot read directory={} error={error}", shown(&path));
+        let mut watched = std::mem::take(&mut self.watched);
+        for one in &mut watched {
+            let changes = self.registry.changes(); // first: what comes after is seen next time
+            let refreshed = self.refresh(one);
+            let compared = one.compared.replace(changes) == Some(changes);
+            let first = std::mem::take(&mut one.first);
+            let mut any = false;
+            for (path, kind) in &one.matches {
+                // Where a link leads may change without its directory changing.
+                let link = *kind == Kind::Link;
+                if compared && !refreshed && !link {
+                    continue;
+                }
+                if link && !fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+                    continue;
+                }
+                any = true;
+                if self.is_new(path, &one.source.job.topic) && self.is_permitted(path, &one.source)
+                {
+                    found.push(Found {
+                        path: path.clone(),
+                        source: Arc::clone(&one.source),
+                        first,
+                    });
                 }
             }
-            for path in paths {
-                if self.is_new(&path) {
-                    let first = self.first;
-                    found.push(Found { path, first });
-                }
+            if first && !any && self.running {
+                self.tell_of_nothing(&one.source, false);
             }
         }
-        self.first = false;
-        found.dedup();
+        self.watched = watched;
+        self.tree.end_round();
         found
     }
 
-    fn is_new(&mut self, path: &Path) -> bool {
-        if self.registry.has_path(path) {
+    /// The sources for which nothing was found at the last look.
+    pub fn without_files(&self) -> impl Iterator<Item = &Arc<Source>> {
+        let empty = |one: &&Watched| one.source.matched.load(Ordering::Relaxed) == 0;
+        self.watched.iter().filter(empty).map(|one| &one.source)
+    }
+
+    /// Looks which files match, if a directory has changed since the last look.
+    /// False when none has.
+    fn refresh(&mut self, one: &mut Watched) -> bool {
+        if let Some(path) = one.source.pattern.literal() {
+            let there = fs::symlink_metadata(path).ok().and_then(|meta| {
+                let kind = Kind::of(meta.file_type());
+                (!matches!(kind, Kind::Directory | Kind::Other)).then_some(kind)
+            });
+            let wanted = |_: &Kind| !one.source.excludes(path);
+            one.matches = there
+                .filter(wanted)
+                .map(|kind| (path.to_owned(), kind))
+                .into_iter()
+                .collect();
+        } else {
+            let tree = &mut self.tree;
+            let mut same =
+                |(directory, version): &(PathBuf, u64)| tree.version(directory) == *version;
+            if !one.walked.is_empty() && one.walked.iter().all(&mut same) {
+                return false;
+            }
+            one.walked.clear();
+            one.matches.clear();
+            walk(tree, one, one.source.pattern.base().to_owned(), 1);
+            one.matches.sort();
+            for (path, error) in self.tree.troubles() {
+                if self.told.len() < TOLD_MAX && self.told.insert(path.clone()) {
+                    log::warn!("cannot read directory={} error={error}", shown(&path));
+                }
+            }
+        }
+        one.source
+            .matched
+            .store(one.matches.len(), Ordering::Relaxed);
+        true
+    }
+
+    /// Says that nothing was found for a source, `once` and for all or yet.
+    pub fn tell_of_nothing(&self, source: &Source, once: bool) {
+        let text = shown(source.pattern.text());
+        match source.pattern.literal().map(super::check_path) {
+            Some(Err(problem)) => log::warn!("cannot tail {text}: {problem}"),
+            Some(Ok(())) => log::warn!("cannot tail {text}: it does not exist (trying again)"),
+            None if once => log::warn!("no file matches '{text}'"),
+            None => log::info!("no file matches '{text}' yet"),
+        }
+    }
+
+    /// Asked before anybody opens it, so that it is told once.
+    fn is_permitted(&mut self, path: &Path, source: &Source) -> bool {
+        let Some(fence) = &source.job.fence else {
+            return true;
+        };
+        let permitted = fence.permits(path);
+        if !permitted && self.told.len() < TOLD_MAX && self.told.insert(path.to_owned()) {
+            log::warn!(
+                "{} is outside of what may be read for {}: see etcd.allowed_paths and etcd.denied_paths",
+                shown(path),
+                source.origin
+            );
+        }
+        permitted
+    }
+
+    fn is_new(&mut self, path: &Path, topic: &Arc<str>) -> bool {
+        if self
+            .registry
+            .has_path(&(path.to_owned(), Arc::clone(topic)))
+        {
             return false;
         }
         let Ok(meta) = fs::metadata(path) else {
             return false;
         };
-        let key = (meta.dev(), meta.ino(), Arc::clone(&self.topic));
+        let key = (meta.dev(), meta.ino(), Arc::clone(topic));
         let Some(holder) = self.registry.holder(&key) else {
             return true;
         };
@@ -223,7 +361,7 @@ impl Discovery {
         // under both names is.
         let twice = fs::metadata(&holder)
             .is_ok_and(|held| (held.dev(), held.ino()) == (meta.dev(), meta.ino()));
-        if twice && self.told.insert(path.to_owned()) {
+        if twice && self.told.len() < TOLD_MAX && self.told.insert(path.to_owned()) {
             log::warn!(
                 "{} is the same file as {}, and is tailed once",
                 shown(path),
@@ -234,14 +372,158 @@ impl Discovery {
     }
 
     /// The body of the discovery thread.
-    pub fn run(mut self, every: Duration, found: &Sender<Found>, stop: &Stop) {
-        while !stop.requested() {
-            stop.sleep(every);
-            for new in self.scan() {
-                if found.send(new).is_err() {
-                    return;
+    pub fn run(
+        mut self,
+        mut every: Duration,
+        requests: &Receiver<Request>,
+        news: &Sender<News>,
+        stop: &Stop,
+    ) {
+        let mut next_scan = Instant::now() + every;
+        self.running = true;
+        loop {
+            fault_point("discover");
+            let next = if self.sleepers.is_empty() {
+                next_scan
+            } else {
+                next_scan.min(Instant::now() + LOOK_EVERY)
+            };
+            select! {
+                recv(requests) -> request => match request {
+                    Ok(Request::Watch(sleeper)) => self.sleepers.add(*sleeper),
+                    Ok(Request::Follow(sources, interval)) => {
+                        (every, next_scan) = (interval, Instant::now());
+                        self.follow(sources);
+                        let disturbed = self.sleepers.whose_source_changed(&self.watched);
+                        if !send_all(news, disturbed) {
+                            return;
+                        }
+                    }
+                    Err(_) => return,
+                },
+                recv(stop.signal()) -> _ => return,
+                default(next.saturating_duration_since(Instant::now())) => {
+                    let scanning = Instant::now() >= next_scan;
+                    let disturbed = self.sleepers.look(scanning);
+                    if !send_all(news, disturbed) {
+                        return;
+                    }
+                    if scanning {
+                        for found in self.scan() {
+                            if news.send(News::Found(found)).is_err() {
+                                return;
+                            }
+                        }
+                        next_scan = Instant::now() + every;
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Walks a directory, and those below it as far as the pattern reaches.
+fn walk(tree: &mut Tree, one: &mut Watched, directory: PathBuf, depth: usize) {
+    let (version, listing) = tree.list(&directory);
+    one.walked.push((directory.clone(), version));
+    let source = Arc::clone(&one.source);
+    let pattern = &source.pattern;
+    for (name, kind) in listing.iter() {
+        if name.as_encoded_bytes().starts_with(b".") && !pattern.matches_hidden() {
+            continue;
+        }
+        match kind {
+            // A link to a directory is not followed: it could lead in a circle.
+            Kind::Directory if depth < pattern.depth_max() => {
+                walk(tree, one, directory.join(name), depth + 1);
+            }
+            Kind::File | Kind::Link => {
+                let path = directory.join(name);
+                if source.wants(&path) {
+                    one.matches.push((path, *kind));
+                }
+            }
+            Kind::Directory | Kind::Other => {}
+        }
+    }
+}
+
+fn send_all(news: &Sender<News>, woken: Vec<Sleeper>) -> bool {
+    let mut woken = woken.into_iter();
+    woken.all(|sleeper| news.send(News::Woken(Box::new(sleeper))).is_ok())
+}
+
+/// The sleeping files, by directory: a rotation shows in its directory.
+#[derive(Debug, Default)]
+struct Sleepers {
+    rooms: HashMap<PathBuf, Room>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    changed: Option<(i64, i64)>,
+    sleepers: Vec<Sleeper>,
+}
+
+impl Sleepers {
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn add(&mut self, sleeper: Sleeper) {
+        let directory = sleeper.path().parent().unwrap_or(Path::new("/"));
+        let room = self.rooms.entry(directory.to_owned()).or_default();
+        room.sleepers.push(sleeper);
+        self.count += 1;
+    }
+
+    /// Takes out those whose path is not what it was. Unless `all` are to be
+    /// looked at, or there are few, only those of changed directories are.
+    fn look(&mut self, all: bool) -> Vec<Sleeper> {
+        let every_file = all || self.count <= LOOKS_MAX;
+        if !every_file && self.rooms.len() > LOOKS_MAX {
+            return Vec::new();
+        }
+        let mut woken = Vec::new();
+        for (directory, room) in &mut self.rooms {
+            if !every_file {
+                let meta = fs::metadata(directory).ok();
+                let changed = meta.map(|meta| (meta.mtime(), meta.mtime_nsec()));
+                if std::mem::replace(&mut room.changed, changed) == changed {
+                    continue;
+                }
+            }
+            woken.extend(
+                room.sleepers
+                    .extract_if(.., |sleeper| sleeper.is_disturbed()),
+            );
+        }
+        self.forget(woken.len());
+        woken
+    }
+
+    /// Takes out those that a source wants differently, or none wants.
+    fn whose_source_changed(&mut self, watched: &[Watched]) -> Vec<Sleeper> {
+        let mut woken = Vec::new();
+        let stays = |sleeper: &Sleeper| {
+            let job = &sleeper.target().job;
+            let mut wanting = watched
+                .iter()
+                .filter(|one| one.source.wants(sleeper.path()));
+            wanting.any(|one| one.source.job == *job)
+        };
+        for room in self.rooms.values_mut() {
+            woken.extend(room.sleepers.extract_if(.., |sleeper| !stays(sleeper)));
+        }
+        self.forget(woken.len());
+        woken
+    }
+
+    fn forget(&mut self, count: usize) {
+        self.count -= count;
+        if count > 0 {
+            self.rooms.retain(|_, room| !room.sleepers.is_empty());
         }
     }
 }
@@ -249,15 +531,40 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Format, Partitioning, Shape};
+    use crate::tail::{ReadFrom, WhenFull};
 
-    fn names(root: &Path, pattern: &str) -> Vec<String> {
-        let mut none = |path: &Path, error: &io::Error| panic!("{path:?}: {error}");
-        Pattern::new(pattern, root)
-            .unwrap()
-            .matches(&mut none)
-            .iter()
-            .map(|path| path.strip_prefix(root).unwrap().display().to_string())
-            .collect()
+    fn job(topic: &str) -> Arc<Job> {
+        let shape = Shape {
+            format: Format::Raw,
+            key: None,
+            partitioning: Partitioning::File,
+            labels: std::collections::BTreeMap::new(),
+            line_bytes_max: 1,
+            skip_empty: false,
+        };
+        Arc::new(Job {
+            topic: topic.into(),
+            read_from: ReadFrom::Beginning,
+            when_full: WhenFull::Wait,
+            shape: Arc::new(shape),
+            fence: None,
+        })
+    }
+
+    fn discovery(root: &Path, pattern: &str, exclude: &[&str]) -> Discovery {
+        let pattern = Pattern::new(pattern, root).unwrap();
+        let exclude = exclude.iter().map(|text| Exclude::new(text, root).unwrap());
+        let source = Source {
+            exclude: exclude.collect(),
+            ..Source::new(pattern, job("t"))
+        };
+        Discovery::new(vec![Arc::new(source)], Registry::default())
+    }
+
+    fn names(discovery: &mut Discovery, root: &Path) -> Vec<String> {
+        let name = |found: Found| found.path.strip_prefix(root).unwrap().display().to_string();
+        discovery.scan().into_iter().map(name).collect()
     }
 
     #[test]
@@ -276,6 +583,7 @@ mod tests {
         ] {
             fs::write(root.join(name), "").unwrap();
         }
+        let names = |root: &Path, pattern: &str| names(&mut discovery(root, pattern, &[]), root);
         assert_eq!(names(root, "*.log"), ["1.log", "2.log"]);
         assert_eq!(names(root, "./?.log"), ["1.log", "2.log"]);
         assert_eq!(names(root, ".//a/./b//c/*.log"), ["a/b/c/4.log"]);
@@ -285,12 +593,38 @@ mod tests {
         assert_eq!(names(root, ".h*"), [".hidden.log"]);
         assert_eq!(names(&root.join("[x]"), "*.log"), ["5.log"]);
         assert_eq!(names(root, "none*"), Vec::<String>::new());
+        assert_eq!(names(root, "2.log"), ["2.log"]);
+        assert_eq!(names(root, "a"), Vec::<String>::new());
     }
 
     #[test]
-    fn a_malformed_pattern_is_refused() {
-        for text in ["[", "{a", "a[b-"] {
-            assert!(Pattern::new(text, Path::new("/")).is_err(), "{text}");
+    fn an_exclude_without_a_slash_is_for_names_and_one_with_a_slash_for_paths() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        for name in ["1.log", "2.log.gz", "a/3.log", "a/b/4.log"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let names = |exclude: &[&str]| names(&mut discovery(root, "**", exclude), root);
+        assert_eq!(names(&["*.gz"]), ["1.log", "a/3.log", "a/b/4.log"]);
+        assert_eq!(names(&["*.gz", "a/*"]), ["1.log", "a/b/4.log"]);
+        assert_eq!(names(&["*.gz", "a/**"]), ["1.log"]);
+        let absolute = format!("{}/*", root.display());
+        assert_eq!(names(&[&absolute]), ["a/3.log", "a/b/4.log"]);
+    }
+
+    /// What is cached of a directory must not hide what comes later, however soon.
+    #[test]
+    fn files_and_directories_that_appear_between_two_looks_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let mut discovery = discovery(root, "**/*.log", &[]);
+        assert_eq!(names(&mut discovery, root), Vec::<String>::new());
+        for n in 0..50 {
+            fs::create_dir(root.join(format!("d{n}"))).unwrap();
+            fs::write(root.join(format!("d{n}/a.log")), "").unwrap();
+            let found = names(&mut discovery, root);
+            assert!(found.contains(&format!("d{n}/a.log")), "{n}: {found:?}");
         }
     }
 }

@@ -6,16 +6,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::ledger::{DropReason, FileLedger, LossReason, Mark};
+use crate::ledger::{Attendance, DropReason, FileLedger, LossReason, Mark};
 use crate::queue::{Chunk, Queue, Refused};
 
 use super::cut::{self, Bounds, Cursor, Cut, Lines};
 use super::identity;
 use super::input::{Input, Look};
 use super::registry::InodeClaim;
-use super::{Options, WhenFull};
+use super::{Job, WhenFull};
 
 /// A file that is being read.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub struct Generation {
     input: Input,
     /// `None` for standard input.
     claim: Option<Arc<InodeClaim>>,
-    ledger: Arc<FileLedger>,
+    ledger: Attendance,
+    job: Arc<Job>,
     cursor: Cursor,
     /// Fingerprint of the bytes before the cursor.
     window: Mark,
@@ -37,6 +38,8 @@ pub struct Generation {
     /// With `--once`: the size at the beginning. A line that begins before it
     /// is the last; a live writer would otherwise keep us for ever.
     once_end: Option<u64>,
+    /// Where another topic goes on: nothing behind it is read.
+    until: Option<u64>,
 }
 
 /// What a step did.
@@ -59,9 +62,11 @@ impl Generation {
     pub fn new(
         input: Input,
         claim: Option<Arc<InodeClaim>>,
-        ledger: Arc<FileLedger>,
+        ledger: &Arc<FileLedger>,
+        job: Arc<Job>,
         once: bool,
     ) -> io::Result<Generation> {
+        let ledger = ledger.attend();
         let position = ledger.position();
         let last = input.look()?;
         ledger.saw(last.size);
@@ -72,10 +77,12 @@ impl Generation {
             input,
             claim,
             ledger,
+            job,
             last,
             skip_nuls: false,
             at_end_since: None,
             once_end: once.then_some(last.size),
+            until: None,
         })
     }
 
@@ -111,21 +118,75 @@ impl Generation {
         self.at_end_since
     }
 
+    /// From now on its lines are dealt with like this, to the same topic.
+    pub fn serve(&mut self, job: &Arc<Job>) {
+        self.job = Arc::clone(job);
+    }
+
+    /// Nothing is read for its topic any more but what comes back.
+    pub fn retire(&mut self) {
+        self.until = Some(self.ledger.read_to());
+    }
+
+    /// True when nothing can come back any more for the topic of before.
+    pub fn is_retired(&self) -> bool {
+        self.until
+            .is_some_and(|until| self.ledger.is_settled(until))
+    }
+
+    /// What is read from.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// Its inode, which nobody else has.
+    pub fn claim(&self) -> Option<Arc<InodeClaim>> {
+        self.claim.clone()
+    }
+
+    /// True when all there is was read and nothing of it is on its way, for that
+    /// long.
+    pub fn is_quiet_for(&self, time: Duration) -> bool {
+        self.at_end_since
+            .is_some_and(|since| since.elapsed() >= time)
+            && self.ledger.is_quiet()
+            && self.ledger.position() == self.cursor.offset
+    }
+
+    /// Gives the handle back; what a sleeper needs stays.
+    pub fn close(self) -> (Attendance, Option<Arc<InodeClaim>>) {
+        (self.ledger, self.claim)
+    }
+
+    fn goal(&self) -> Option<u64> {
+        self.until.or(self.once_end)
+    }
+
     /// True when everything there is has been settled.
     pub fn is_settled(&self) -> bool {
-        let goal = self.once_end.unwrap_or(self.last.size);
+        let goal = self.goal().unwrap_or(self.last.size);
         self.at_end_since.is_some() && self.cursor.offset >= goal && self.ledger.is_settled(goal)
     }
 
     /// The file goes on as a new life after a truncation: what was not read is
     /// lost, and reading begins again at 0.
-    pub fn next_life(self, ledger: Arc<FileLedger>) -> io::Result<(Generation, Arc<FileLedger>)> {
-        self.ledger.lose_the_rest(LossReason::Truncated);
-        self.ledger.supersede();
+    pub fn next_life(self, ledger: &Arc<FileLedger>) -> io::Result<(Generation, Attendance)> {
+        self.give_up();
         let once = self.once_end.is_some();
-        let mut next = Generation::new(self.input, self.claim, ledger, once)?;
+        let mut next = Generation::new(self.input, self.claim, ledger, self.job, once)?;
         next.skip_nuls = true;
         Ok((next, self.ledger))
+    }
+
+    /// The bytes are gone: what was not read is lost.
+    pub fn give_up(&self) {
+        self.ledger.lose_the_rest(LossReason::Truncated);
+        self.ledger.supersede();
+    }
+
+    /// NUL bytes at the head are what a truncation left.
+    pub fn skip_nuls(&mut self) {
+        self.skip_nuls = true;
     }
 
     /// Fingerprint of the head, for the account of the next life.
@@ -135,7 +196,7 @@ impl Generation {
 
     /// Reads and offers the next lines. With `complete`, a last line without
     /// line end is a line.
-    pub fn step(&mut self, complete: bool, queue: &Queue, options: &Options) -> io::Result<Step> {
+    pub fn step(&mut self, complete: bool, queue: &Queue) -> io::Result<Step> {
         // First of all: a truncation must not go unseen while Kafka is away.
         if self.was_rewritten()? {
             return Ok(Step::Truncated);
@@ -148,20 +209,21 @@ impl Generation {
         if gap.from != self.cursor.offset {
             self.move_to(gap.from)?;
         }
-        let done = self.once_end.is_some_and(|goal| self.cursor.offset >= goal);
+        let line_bytes_max = self.job.shape.line_bytes_max;
+        let done = self.goal().is_some_and(|goal| self.cursor.offset >= goal);
         let end = match gap.to {
             _ if done => self.cursor.offset,
             Some(to) => to,
-            None => self.last.size,
+            None => self.until.unwrap_or(self.last.size),
         };
-        let complete = complete || gap.to.is_some() || self.last.ended;
+        let complete = complete || self.until.is_some() || gap.to.is_some() || self.last.ended;
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
             self.at_end_since.get_or_insert_with(Instant::now);
-            cut::forget_rest(&self.input, &self.cursor, options.line_bytes_max);
+            cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
             return Ok(Step::Idle);
         }
         let held = self.ledger.flow().is_held();
-        if (held || !queue.has_room()) && options.when_full == WhenFull::Wait {
+        if (held || !queue.has_room()) && self.job.when_full == WhenFull::Wait {
             return Ok(Step::Full);
         }
         if self.skip_nuls {
@@ -170,11 +232,11 @@ impl Generation {
         let bounds = Bounds {
             end,
             complete,
-            line_bytes_max: options.line_bytes_max,
+            line_bytes_max,
         };
         let _turn = self.cursor.is_in_line().then(|| queue.long_line_turn());
         match cut::next(&self.input, &mut self.cursor, bounds, queue)? {
-            Cut::Lines(lines) => self.offer(lines, held, queue, options),
+            Cut::Lines(lines) => self.offer(lines, held, queue),
             Cut::Partial => Ok(Step::Busy),
             Cut::Nothing => {
                 self.at_end_since.get_or_insert_with(Instant::now);
@@ -229,7 +291,7 @@ impl Generation {
         if look.size > self.last.size {
             self.at_end_since = None;
             self.ledger
-                .saw(self.once_end.unwrap_or(look.size).min(look.size));
+                .saw(self.goal().unwrap_or(look.size).min(look.size));
             if let Some(grown) = identity::grown_head(&self.input, head, look.size)? {
                 self.ledger.set_head(grown);
             }
@@ -239,13 +301,7 @@ impl Generation {
     }
 
     /// Offers lines to the queue, which is as good as full for a flow that is held.
-    fn offer(
-        &mut self,
-        lines: Lines,
-        held: bool,
-        queue: &Queue,
-        options: &Options,
-    ) -> io::Result<Step> {
+    fn offer(&mut self, lines: Lines, held: bool, queue: &Queue) -> io::Result<Step> {
         let (from, to) = (self.cursor.offset, lines.to);
         let bytes = &lines.buffer[..lines.len];
         let window = identity::window_of_chunk(&self.input, to, bytes, !lines.cut)?;
@@ -254,6 +310,7 @@ impl Generation {
         let count = lines.lines;
         let chunk = Chunk::new(
             Arc::clone(&self.ledger),
+            Arc::clone(&self.job.shape),
             (from, to),
             count,
             lines.cut,
@@ -268,17 +325,12 @@ impl Generation {
             queue.try_send(chunk)
         };
         match taken {
-            Ok(()) => {}
-            Err(Refused::Full) if options.when_full == WhenFull::Drop => {
-                self.ledger.give_up(&ticket, count, DropReason::QueueFull);
+            Ok(()) => ticket.hand_on(),
+            Err(Refused::Full) if self.job.when_full == WhenFull::Drop => {
+                ticket.give_up(count, DropReason::QueueFull);
             }
-            Err(refused) => {
-                self.ledger.unclaim(&ticket);
-                return Ok(match refused {
-                    Refused::Full => Step::Full,
-                    Refused::Closed => Step::Closed,
-                });
-            }
+            Err(Refused::Full) => return Ok(Step::Full),
+            Err(Refused::Closed) => return Ok(Step::Closed),
         }
         self.cursor = Cursor::at(to);
         self.window = window;
@@ -296,7 +348,7 @@ impl Generation {
             let to = from + nuls as u64;
             let window = identity::window(&self.input, to)?;
             let ticket = self.ledger.claim(from, to, 0, window);
-            self.ledger.give_up(&ticket, 0, DropReason::NulHole);
+            ticket.give_up(0, DropReason::NulHole);
             self.cursor = Cursor::at(to);
             self.window = window;
         }

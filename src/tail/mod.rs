@@ -6,26 +6,39 @@
 
 mod cut;
 mod discover;
+mod fence;
 mod generation;
 mod identity;
 mod input;
+mod pattern;
 mod registry;
+mod rotated;
+mod sleeper;
 mod tailer;
+mod tree;
 
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+
+use twox_hash::XxHash3_64;
 
 use crate::ledger::Ledger;
 use crate::queue::Queue;
+use crate::record::Shape;
 
-pub use discover::{Discovery, Found, Pattern};
+pub use discover::{Discovery, Exclude, Found, News, Request, Source};
+pub use fence::Fence;
 pub use input::{Input, Retained};
-pub use registry::{PathClaim, Registry};
-pub use tailer::{End, Tailer, check_path};
+pub use pattern::Pattern;
+pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
+pub use sleeper::Sleeper;
+pub use tailer::{End, Order, Tailer, check_path};
 
 /// What a full queue does to a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WhenFull {
     /// The range stays next in line; nothing is lost.
     #[default]
@@ -35,7 +48,7 @@ pub enum WhenFull {
 }
 
 /// Where reading begins in a file without a saved position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadFrom {
     /// At its first byte.
     Beginning,
@@ -43,13 +56,34 @@ pub enum ReadFrom {
     End,
 }
 
-/// How files are tailed.
-#[derive(Debug, Clone)]
-pub struct Options {
+/// What is done with the lines of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Job {
+    /// Where they go.
+    pub topic: Arc<str>,
+    /// Where reading begins in a file without a saved position that is there at
+    /// the first look; one that appears later is read from its beginning.
+    pub read_from: ReadFrom,
     /// What a full queue does.
     pub when_full: WhenFull,
-    /// Bytes of a line that are shipped at most.
-    pub line_bytes_max: usize,
+    /// What they become.
+    pub shape: Arc<Shape>,
+    /// Which files may be read; `None` for all that the pattern matches.
+    pub fence: Option<Arc<Fence>>,
+}
+
+impl Job {
+    /// Another number for every other behaviour (XXH3, 64 bits).
+    pub fn hash64(&self) -> u64 {
+        let mut hasher = XxHash3_64::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// How files are tailed, whatever their source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
     /// Pause after the end of a file was reached; doubles while it is quiet.
     pub poll_interval_min: Duration,
     /// Longest pause between two looks at a file and its path. It bounds how
@@ -59,6 +93,8 @@ pub struct Options {
     pub rotated_grace: Duration,
     /// Files of one path that are open at once.
     pub open_generations_max: usize,
+    /// How long a file must be quiet before it gives its thread and handle back.
+    pub idle_after: Duration,
     /// Read to the end and finish, instead of following.
     pub once: bool,
 }
@@ -66,12 +102,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            when_full: WhenFull::Wait,
-            line_bytes_max: 1 << 20,
             poll_interval_min: Duration::from_millis(50),
             poll_interval_max: Duration::from_millis(200),
             rotated_grace: Duration::from_secs(5),
             open_generations_max: 100,
+            idle_after: Duration::from_secs(5),
             once: false,
         }
     }
@@ -81,13 +116,15 @@ impl Default for Options {
 #[derive(Debug, Clone)]
 pub struct Context {
     /// How files are tailed.
-    pub options: Options,
+    pub options: Arc<Options>,
     /// Where chunks go.
     pub queue: Queue,
     /// Where positions are.
     pub ledger: Arc<Ledger>,
     /// Who tails what.
     pub registry: Registry,
+    /// Tailers that are awake.
+    pub awake: Arc<AtomicUsize>,
     /// This host's name; part of what chooses the partition.
     pub host: Arc<str>,
 }
@@ -97,8 +134,8 @@ pub struct Context {
 pub struct Target {
     /// Absolute path.
     pub path: PathBuf,
-    /// Where its lines go.
-    pub topic: Arc<str>,
+    /// What is done with its lines.
+    pub job: Arc<Job>,
     /// Where to begin if the file is there at the first look and has no saved
     /// position.
     pub read_from: ReadFrom,

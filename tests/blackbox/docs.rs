@@ -30,6 +30,46 @@ fn every_command_line_of_the_readme_is_accepted() {
     }
 }
 
+/// What stands in the crontab and in the unit: commands that are understood.
+#[test]
+fn every_command_of_the_examples_is_accepted() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for (name, count) in [("logship.cron", 4), ("logship.service", 2)] {
+        let text = fs::read_to_string(examples.join(name)).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let lines = lines.map(|line| match line.split_once('=') {
+            Some((key, command)) if key.starts_with("Exec") => command,
+            _ => line,
+        });
+        let commands: Vec<_> = lines
+            .flat_map(pipeline)
+            .filter_map(|words| Invocation::of(&words))
+            .collect();
+        assert_eq!(commands.len(), count, "{name}: {commands:?}");
+        for command in commands {
+            command.check();
+        }
+    }
+}
+
+/// A config is what has sources, or what they come from.
+#[test]
+fn every_config_of_the_readme_is_good() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(readme).unwrap();
+    let configs: Vec<(String, String)> = blocks(&text, &["json", "yaml"])
+        .into_iter()
+        .filter(|(_, block)| block.contains("sources") || block.contains("etcd:"))
+        .collect();
+    assert!(!configs.is_empty(), "the README shows no config");
+    for (language, config) in configs {
+        let world = World::new();
+        let name = format!("config.{language}");
+        fs::write(world.path(&name), &config).unwrap();
+        world.logship(["check-config", &name]).run().exits(0);
+    }
+}
+
 /// The sample can be made again, or made longer, by whoever wants to.
 #[test]
 fn the_sample_log_is_what_the_log_writer_writes() {
@@ -80,7 +120,10 @@ impl Invocation {
                 .all(|c| c.is_ascii_digit() || "*/,-".contains(c));
             variable
                 || field
-                || ["nohup", "sudo", "exec", "time", "env", "$", "#"].contains(&&***word)
+                || [
+                    "nohup", "sudo", "exec", "time", "env", "$", "#", "root", "@reboot",
+                ]
+                .contains(&&***word)
         };
         let rest = &words[words.iter().take_while(prefix).count()..];
         let (first, args) = rest.split_first()?;
@@ -168,6 +211,29 @@ fn command_lines(markdown: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The fenced blocks in one of these languages, each with its language.
+fn blocks(markdown: &str, languages: &[&str]) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut open = None;
+    for line in markdown.lines() {
+        match (line.strip_prefix("```"), open) {
+            (Some(_), Some(_)) => open = None,
+            (Some(language), None) => {
+                open = Some(language);
+                blocks.push((language.to_owned(), String::new()));
+            }
+            (None, Some(_)) => {
+                let (_, text) = blocks.last_mut().expect("a block is open");
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    blocks.retain(|(language, _)| languages.contains(&language.as_str()));
+    blocks
 }
 
 /// Splits a command line into the words of each of its commands: at `|`, `&`,

@@ -4,13 +4,27 @@
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod broker;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
+mod daemon;
+#[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
+mod etcd;
+#[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod world;
 
+mod admin;
 mod cli;
+mod config;
 mod docs;
+mod etcd_command;
+mod etcd_follow;
+mod etcd_run;
+mod host;
 mod json;
 mod lines;
 mod real;
+mod reload;
 mod restart;
 mod rotation;
+mod run;
 mod shipping;
+mod sleep;
+mod supervision;

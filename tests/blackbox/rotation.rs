@@ -557,3 +557,45 @@ fn wide(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     debug_assert!(lines.iter().all(|line| line.len() + 1 == WIDE));
     lines
 }
+
+/// The copy has the name and the age of a file that was rotated away unseen.
+#[test]
+fn a_copy_that_copytruncate_made_is_no_rotated_file() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = world.tail([&log]).since_beginning().start();
+    for round in 0..10 {
+        let lines = numbered(round * 20..round * 20 + 10);
+        log.write(&lines);
+        shipper.delivers(&lines);
+        log.rotate(Rotate::CopyTruncate);
+        log.rotate(Rotate::Rename);
+        let lines = numbered(round * 20 + 10..round * 20 + 20);
+        log.write(&lines);
+        shipper.delivers(&lines);
+    }
+    shipper.stop().exits(0).printed([""; 0]);
+}
+
+/// A path is looked at every 100 ms. What came and went in between is found by its
+/// name and the time of its creation.
+#[test]
+fn rotations_faster_than_anybody_looks_lose_nothing() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = world.tail([&log]).since_beginning().start();
+    log.write(["the beginning"]);
+    shipper.delivers(["the beginning"]);
+
+    for generation in 0..20 {
+        log.write(numbered(generation * 5..generation * 5 + 5));
+        log.rotate(Rotate::Rename);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    fs::write(world.path("app.log.9.lock"), "not a log\n").unwrap();
+    log.write(["the end"]);
+
+    shipper.delivers(numbered(0..100));
+    shipper.delivers(["the end"]);
+    shipper.stop().exits(0).printed([""; 0]);
+}

@@ -104,6 +104,7 @@ impl<R> Producer<R> {
             true,
         );
         link.send(frame, deadline, Request::Metadata);
+        self.stats.sent();
         self.metadata.asking = true;
         self.metadata.due = None;
     }
@@ -118,6 +119,7 @@ impl<R> Producer<R> {
             &self.options.client_id,
         );
         link.send(frame, deadline, Request::InitProducerId);
+        self.stats.sent();
         self.identity.asking = true;
     }
 

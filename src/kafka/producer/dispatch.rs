@@ -131,6 +131,7 @@ impl<R> Producer<R> {
             bytes: produce.iter().map(|part| part.batch.len()).sum(),
         };
         link.send(frame, deadline, request);
+        self.stats.sent();
         for (topic, index) in parts {
             let partition = &self.topics[topic.0].partitions[index];
             if !partition.recovering && partition.first_unsent().is_some() {

@@ -27,6 +27,7 @@ use super::address::Address;
 use super::batch::{BatchBuilder, ProducerId, next_sequence};
 use super::connection::Event;
 use super::error::{ConnectionError, ErrorCode};
+use super::stats::Stats;
 use partition::{Batch, BatchState, Topic};
 use peer::Peer;
 
@@ -36,7 +37,7 @@ const EVENTS_MAX: usize = 1_024;
 const SPARE_BUFFERS_MAX: usize = 2;
 
 /// How a [`Producer`] behaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Where to ask for the cluster; at least one.
     pub bootstrap: Vec<Address>,
@@ -149,6 +150,7 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct Producer<R> {
     options: Options,
+    stats: Arc<Stats>,
     events: (Sender<Event>, Receiver<Event>),
     peers: HashMap<Address, Peer>,
     nodes: HashMap<i32, Address>,
@@ -183,10 +185,12 @@ struct Metadata {
 }
 
 impl<R> Producer<R> {
-    /// A producer that connects when it has something to do.
-    pub fn new(options: Options) -> Self {
+    /// A producer that connects when it has something to do, and counts what it
+    /// does in `stats`.
+    pub fn new(options: Options, stats: Arc<Stats>) -> Self {
         Producer {
             options,
+            stats,
             events: bounded(EVENTS_MAX),
             peers: HashMap::new(),
             nodes: HashMap::new(),
@@ -408,6 +412,17 @@ impl<R> Producer<R> {
             .flatten()
             .filter(|&at| at > now)
             .min()
+    }
+}
+
+/// Its connections end with it, and do not count any more.
+impl<R> Drop for Producer<R> {
+    fn drop(&mut self) {
+        for peer in self.peers.values() {
+            let stood = |link: &peer::Link| link.versions.is_some();
+            self.stats
+                .disconnected(peer.link.as_ref().is_some_and(stood), true);
+        }
     }
 }
 

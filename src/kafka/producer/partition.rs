@@ -12,7 +12,7 @@ use super::super::batch::ProducerId;
 use super::super::connection::ConnectionId;
 use super::super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 use super::super::wire::{self, Versions};
-use super::peer::{Request, Sent, take_pending};
+use super::peer::{Pending, Request, Sent, take_pending};
 use super::{Notice, Outcome, Producer, SPARE_BUFFERS_MAX, TopicId, pause};
 
 #[derive(Debug)]
@@ -112,10 +112,18 @@ impl<R> Partition<R> {
 
 impl<R> Producer<R> {
     pub(super) fn answer(&mut self, id: ConnectionId, answer: &[u8], now: Instant) {
+        let (stats, patience) = (Arc::clone(&self.stats), self.options.request_timeout);
         let Some((address, peer)) = self.owner(id) else {
             return;
         };
         let address = address.clone();
+        let oldest = peer.link.as_ref().and_then(|link| link.pending.front());
+        if let Some(Pending { deadline, kind, .. }) = oldest
+            && let Request::Produce { .. } = kind
+        {
+            let left = deadline.saturating_duration_since(now);
+            stats.answered(patience.saturating_sub(left));
+        }
         let taken = take_pending(peer, answer);
         let outcome = taken.and_then(|(kind, versions, body)| {
             self.understand(&address, kind, versions, body, now)
@@ -188,6 +196,9 @@ impl<R> Producer<R> {
             partition.proven = true;
             self.advance(sent.topic, sent.partition);
             return;
+        }
+        if let Some(code) = code {
+            self.stats.failed(code.name());
         }
         partition.batches[at].state = BatchState::Unsent;
         // A gap behind a batch that failed is no trouble of its own: the

@@ -168,6 +168,7 @@ impl<R> Producer<R> {
         peer.retry_at = None;
         if let Some(link) = &mut peer.link {
             link.versions = Some(versions);
+            self.stats.connected();
         }
         log::debug!("connected to broker {address} versions={versions:?}");
         self.notices.push_back(Notice::Reached(address));
@@ -180,11 +181,14 @@ impl<R> Producer<R> {
         };
         let link = peer.link.take().expect("the owner was found by its link");
         let idle = link.pending.is_empty() && error.is_hang_up() && link.versions.is_some();
+        let stood = link.versions.is_some();
         if !idle {
             peer.failures += 1;
             peer.retry_at = Some(now + pause(backoff, peer.failures));
+            self.stats.failed(error.stage.name());
             self.notices.push_back(Notice::Unreachable(error));
         }
+        self.stats.disconnected(stood, idle);
         for pending in link.pending {
             self.unanswered(pending.kind, now);
         }

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse,
-    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, ResponseHeader, TopicName,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest,
+    DescribeConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, MetadataRequest,
+    MetadataResponse, ProduceRequest, ProduceResponse, ResponseHeader, TopicName,
     api_versions_response::ApiVersion,
+    describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
     metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     produce_response::{PartitionProduceResponse, TopicProduceResponse},
 };
@@ -233,6 +235,9 @@ impl Cluster {
             ApiKey::InitProducerId => decode(version, &mut body).map(|request| {
                 self.serve(&call, &[], |serving| serving.init_producer_id(&request))
             }),
+            ApiKey::DescribeConfigs => decode(version, &mut body).map(|request| {
+                self.serve(&call, &[], |serving| serving.describe_configs(&request))
+            }),
             _ => decode(version, &mut body)
                 .and_then(read_produce)
                 .map(|parts| {
@@ -288,13 +293,14 @@ impl Cluster {
     }
 
     /// Advertised minimum, served minimum and maximum of each API.
-    fn served(&self) -> [(ApiKey, i16, i16, i16); 4] {
+    fn served(&self) -> [(ApiKey, i16, i16, i16); 5] {
         let config = &self.config;
         [
             (ApiKey::Produce, 0, PRODUCE_MIN, config.produce_version_max),
             (ApiKey::Metadata, 0, 0, 12),
             (ApiKey::ApiVersions, 0, 0, config.api_versions_max),
             (ApiKey::InitProducerId, 0, 0, 4),
+            (ApiKey::DescribeConfigs, 1, 1, 4),
         ]
     }
 }
@@ -379,6 +385,26 @@ impl Serving<'_> {
         } else {
             Err(config.creation_error)
         }
+    }
+
+    /// The one setting there is, and only of the node itself, as brokers do.
+    fn describe_configs(&mut self, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+        let auto_create = self.cluster.config.auto_create.to_string();
+        let setting = DescribeConfigsResourceResult::default()
+            .with_name(StrBytes::from_static_str("auto.create.topics.enable"))
+            .with_value(Some(StrBytes::from_string(auto_create)));
+        let node = self.call.node.to_string();
+        let results = request.resources.iter().map(|resource| {
+            let result = DescribeConfigsResult::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            if resource.resource_type == 4 && *resource.resource_name == *node {
+                result.with_configs(vec![setting.clone()])
+            } else {
+                result.with_error_code(INVALID_REQUEST)
+            }
+        });
+        DescribeConfigsResponse::default().with_results(results.collect())
     }
 
     /// Without a transaction every request gets a new id; what the client says

@@ -1,0 +1,111 @@
+//! What a producer has done, counted for whoever wants to show it.
+//!
+//! Counters only grow; reading them disturbs nobody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Upper bounds of the histogram's buckets in seconds; one more is without bound.
+pub const SECONDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// Figures of one producer, or of several that share them.
+#[derive(Debug, Default)]
+pub struct Stats {
+    requests: AtomicU64,
+    buckets: [AtomicU64; SECONDS.len() + 1],
+    micros: AtomicU64,
+    // Locks and not messages: whoever wants to know asks at any moment.
+    errors: Mutex<BTreeMap<String, u64>>,
+    reach: Mutex<Reach>,
+}
+
+#[derive(Debug, Default)]
+struct Reach {
+    connections: usize,
+    /// Since when no broker can be reached.
+    lost: Option<Instant>,
+}
+
+/// Produce requests and how long their answers took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latency {
+    /// Answers for each bucket of [`SECONDS`], and beyond the last one.
+    pub counts: [u64; SECONDS.len() + 1],
+    /// Sum of all answers' times in seconds.
+    pub sum_seconds: f64,
+}
+
+impl Stats {
+    /// Requests that were sent, of any kind.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Failures by name: a Kafka error code's, or the step at which a connection
+    /// was lost.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        held(&self.errors).clone()
+    }
+
+    /// How long Produce requests took.
+    pub fn latency(&self) -> Latency {
+        Latency {
+            counts: std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed)),
+            sum_seconds: self.micros.load(Ordering::Relaxed) as f64 / 1e6,
+        }
+    }
+
+    /// True while there is a connection to a broker.
+    pub fn is_up(&self) -> bool {
+        held(&self.reach).connections > 0
+    }
+
+    /// For how long no broker could be reached.
+    pub fn unreachable_for(&self) -> Option<Duration> {
+        held(&self.reach).lost.map(|since| since.elapsed())
+    }
+
+    pub(super) fn sent(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered(&self, after: Duration) {
+        let seconds = after.as_secs_f64();
+        let bucket = SECONDS.iter().position(|&bound| seconds <= bound);
+        let bucket = bucket.unwrap_or(SECONDS.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self, error: &str) {
+        let mut errors = held(&self.errors);
+        match errors.get_mut(error) {
+            Some(count) => *count += 1,
+            None => _ = errors.insert(error.to_owned(), 1),
+        }
+    }
+
+    pub(super) fn connected(&self) {
+        let mut reach = held(&self.reach);
+        reach.connections += 1;
+        reach.lost = None;
+    }
+
+    /// A connection that `stood`, or was tried, is no more.
+    pub(super) fn disconnected(&self, stood: bool, idle: bool) {
+        let mut reach = held(&self.reach);
+        reach.connections -= usize::from(stood);
+        if reach.connections == 0 && !idle {
+            reach.lost.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

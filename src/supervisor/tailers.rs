@@ -1,0 +1,486 @@
+//! The tailers: which paths have one, for what, and what becomes of them.
+//!
+//! It compares what is tailed with what is to be tailed, path by path, and
+//! touches only what differs.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::queue::Queue;
+use crate::tail::{
+    Context, Found, Job, Options, Order, PathClaim, PathKey, ReadFrom, Retained, Sleeper, Source,
+    Tailer, Target,
+};
+use crate::text::shown;
+use crate::thread::{StopHandle, Task, spawn, stop_pair, try_spawn};
+
+use super::backoff::Backoff;
+use super::{Event, Obituary, Who, join_all};
+
+/// Tailers that are awake before others have to wait for one that falls asleep.
+const AWAKE_MAX: usize = 256;
+/// Combinations of sources about which something was told once, at most.
+const TOLD_MAX: usize = 100;
+/// How many start all the same, ten times a second.
+const WAITING_STARTS: usize = 64;
+
+/// All tailers.
+pub struct Tailers {
+    context: Context,
+    events: Sender<Event>,
+    sources: Vec<Arc<Source>>,
+    /// By number: a path may get a new tailer before the end of the last is heard of.
+    running: HashMap<u64, Running>,
+    retries: HashMap<PathKey, Retry>,
+    /// Those that wait for others to fall asleep.
+    waiting: VecDeque<(Tailer, Target, bool)>,
+    /// Sources that share files, about which it was told.
+    told_of_topics: Vec<Vec<(String, Arc<str>)>>,
+    /// How long what was in etcd and is gone is read on.
+    drain_timeout: Duration,
+    /// Ends the thread that reads standard input.
+    stdin_stop: Option<StopHandle>,
+    made: u64,
+}
+
+struct Running {
+    target: Target,
+    /// Its source is in etcd: taken away, it is drained.
+    remote: bool,
+    orders: Sender<Order>,
+    stop: Option<StopHandle>,
+    _task: Task,
+    draining: bool,
+    /// What it has the path by, also for topics of before for as long as it holds them.
+    claims: Vec<Weak<PathClaim>>,
+    /// How often its path failed before.
+    backoff: Backoff,
+}
+
+struct Retry {
+    target: Target,
+    remote: bool,
+    backoff: Backoff,
+}
+
+impl Tailers {
+    /// No tailers yet.
+    pub fn new(context: Context, events: Sender<Event>) -> Tailers {
+        Tailers {
+            context,
+            events,
+            sources: Vec::new(),
+            running: HashMap::new(),
+            retries: HashMap::new(),
+            waiting: VecDeque::new(),
+            told_of_topics: Vec::new(),
+            drain_timeout: Duration::ZERO,
+            stdin_stop: None,
+            made: 0,
+        }
+    }
+
+    /// True when no path has a tailer that is awake, or will have one again.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.retries.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many were ever started.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// True when a tailer keeps failing.
+    pub fn is_failing(&self) -> bool {
+        let waiting = self.retries.values().map(|retry| &retry.backoff);
+        let mut all = waiting.chain(self.running.values().map(|running| &running.backoff));
+        all.any(Backoff::is_failing)
+    }
+
+    // ---- starting --------------------------------------------------------------
+
+    /// Starts a tailer for a path that was found, unless it has one.
+    pub fn start_found(&mut self, found: Found, read_from: ReadFrom) {
+        let source = &found.source;
+        let key = (found.path, Arc::clone(&source.job.topic));
+        // After a reload a path may be found for what is no longer wanted of it.
+        if self.retries.contains_key(&key)
+            || !self.sources.iter().any(|one| Arc::ptr_eq(one, source))
+        {
+            return;
+        }
+        let topics = self.topics_of(&key.0);
+        self.context.ledger.inherit(&key.0, &key.1, &topics);
+        if topics.len() > 1 {
+            self.tell_of_topics(&key.0);
+        }
+        let target = Target {
+            path: key.0,
+            job: Arc::clone(&source.job),
+            read_from,
+            named: false,
+        };
+        self.start(target, source.remote, Backoff::new());
+    }
+
+    /// Says which sources ship a path to more than one topic: once for all paths.
+    fn tell_of_topics(&mut self, path: &Path) {
+        let jobs = jobs_of(&self.sources, path);
+        let told: Vec<(String, Arc<str>)> = jobs
+            .iter()
+            .map(|source| {
+                let pattern = source.pattern.text().to_owned();
+                (pattern, Arc::clone(&source.job.topic))
+            })
+            .collect();
+        if self.told_of_topics.len() >= TOLD_MAX || self.told_of_topics.contains(&told) {
+            return;
+        }
+        let topics: Vec<&str> = told.iter().map(|(_, topic)| &**topic).collect();
+        log::warn!(
+            "{} matches several sources and is shipped to all their topics topics={}",
+            shown(path),
+            topics.join(",")
+        );
+        self.told_of_topics.push(told);
+    }
+
+    /// Starts a tailer for a path that is waited for, unless it has one.
+    pub fn start_named(&mut self, path: PathBuf, job: Arc<Job>, read_from: ReadFrom) -> bool {
+        let target = Target {
+            path,
+            job,
+            read_from,
+            named: true,
+        };
+        self.start(target, false, Backoff::new())
+    }
+
+    /// Starts a tailer for a path that slept, and tells it what has changed.
+    pub fn wake(&mut self, sleeper: Sleeper) {
+        let target = sleeper.target().clone();
+        let remote = self
+            .wanted(&target.path, &target.job.topic)
+            .map_or(target.job.fence.is_some(), |source| source.remote);
+        let tailer = Tailer::awake(self.context.clone(), sleeper);
+        self.run_late(tailer, target, remote);
+    }
+
+    /// Runs a tailer that was made for what was wanted a while ago, if its path is
+    /// wanted still.
+    fn run_late(&mut self, mut tailer: Tailer, mut target: Target, mut remote: bool) {
+        if !target.named {
+            let claims = [Arc::downgrade(tailer.path_claim())];
+            let same = self.wanted(&target.path, &target.job.topic).cloned();
+            let wanted = same.map(|source| (source, None));
+            let moved = || self.moved(&target.path, &claims);
+            let wanted = wanted.or_else(|| moved().map(|(source, claim)| (source, Some(claim))));
+            let Some((source, claim)) = wanted else {
+                if remote {
+                    self.run_to_its_end(tailer, target);
+                }
+                return;
+            };
+            let job = Arc::clone(&source.job);
+            (target.job, remote) = (Arc::clone(&job), source.remote);
+            tailer.obey(Order::Serve { job, claim });
+        }
+        self.run(tailer, target, remote, Backoff::new());
+    }
+
+    /// Runs a tailer whose source is gone from etcd, as long as that is drained.
+    fn run_to_its_end(&mut self, tailer: Tailer, target: Target) {
+        let number = self.run(tailer, target, true, Backoff::new());
+        if let Some(running) = self.running.remove(&number) {
+            self.adjust(number, running, self.drain_timeout);
+        }
+    }
+
+    fn start(&mut self, target: Target, remote: bool, backoff: Backoff) -> bool {
+        let registry = &self.context.registry;
+        let Some(claim) = registry.claim_path(&target.path, &target.job.topic) else {
+            return false;
+        };
+        let tailer = Tailer::new(self.context.clone(), target.clone(), Arc::new(claim));
+        if self.running.len() >= AWAKE_MAX {
+            self.waiting.push_back((tailer, target, remote));
+        } else {
+            self.run(tailer, target, remote, backoff);
+        }
+        true
+    }
+
+    /// Starts tailers that wait: as many as there is room for, and `more`.
+    fn start_waiting(&mut self, mut more: usize) {
+        while !self.waiting.is_empty() && (self.running.len() < AWAKE_MAX || more > 0) {
+            if self.running.len() >= AWAKE_MAX {
+                more -= 1;
+            }
+            if let Some((tailer, target, remote)) = self.waiting.pop_front() {
+                self.run_late(tailer, target, remote);
+            }
+        }
+    }
+
+    /// Starts the tailer of standard input, and the thread that reads it.
+    pub fn start_stdin(&mut self, path: &Path, job: Arc<Job>) -> io::Result<()> {
+        let target = Target {
+            path: path.to_owned(),
+            job,
+            read_from: ReadFrom::Beginning,
+            named: true,
+        };
+        let registry = &self.context.registry;
+        let Some(claim) = registry.claim_path(path, &target.job.topic) else {
+            return Ok(());
+        };
+        let retained = Arc::new(Retained::default());
+        let (filled, (handle, stop)) = (Arc::clone(&retained), stop_pair());
+        self.stdin_stop = Some(handle);
+        spawn("stdin", move || filled.fill(&stop)).detach();
+        let tailer = Tailer::of_stdin(
+            self.context.clone(),
+            target.clone(),
+            Arc::new(claim),
+            retained,
+        )?;
+        self.run(tailer, target, false, Backoff::new());
+        Ok(())
+    }
+
+    fn run(&mut self, tailer: Tailer, target: Target, remote: bool, backoff: Backoff) -> u64 {
+        let number = self.made;
+        self.made += 1;
+        let name = format!("tail:{number}");
+        let (handle, stop) = stop_pair();
+        let (sender, orders) = unbounded();
+        let claims = vec![Arc::downgrade(tailer.path_claim())];
+        let events = self.events.clone();
+        self.context
+            .awake
+            .store(self.running.len() + 1, Ordering::Relaxed);
+        let obituary = Obituary::new(Who::Tailer(number), events.clone());
+        let task = try_spawn(name, move || {
+            let end = tailer.run(&orders, &stop);
+            obituary.withdraw();
+            let _ = events.send(Event::TailerEnded(number, end));
+        });
+        match task {
+            Ok(task) => {
+                let running = Running {
+                    target,
+                    remote,
+                    orders: sender,
+                    stop: Some(handle),
+                    _task: task,
+                    draining: false,
+                    claims,
+                    backoff,
+                };
+                self.running.insert(number, running);
+            }
+            Err(error) => {
+                let _ = self.events.send(Event::NoThread(error));
+                self.retry_later(target, remote, backoff);
+            }
+        }
+        number
+    }
+
+    // ---- ends ------------------------------------------------------------------
+
+    /// A tailer has ended by itself.
+    pub fn ended(&mut self, number: u64) {
+        self.running.remove(&number);
+        self.context
+            .awake
+            .store(self.running.len(), Ordering::Relaxed);
+        self.start_waiting(0);
+    }
+
+    /// A tailer panicked. Returns the pause before the path is taken up again,
+    /// from its acknowledged position.
+    pub fn died(&mut self, number: u64) -> Option<(PathBuf, Duration)> {
+        let running = self.running.remove(&number)?;
+        let path = running.target.path.clone();
+        let pause = self.retry_later(running.target, running.remote, running.backoff);
+        Some((path, pause))
+    }
+
+    fn retry_later(&mut self, target: Target, remote: bool, mut backoff: Backoff) -> Duration {
+        let pause = backoff.failed();
+        let key = (target.path.clone(), Arc::clone(&target.job.topic));
+        let target = Target {
+            // What stands there now was begun, or has appeared since.
+            read_from: ReadFrom::Beginning,
+            ..target
+        };
+        let retry = Retry {
+            target,
+            remote,
+            backoff,
+        };
+        self.retries.insert(key, retry);
+        pause
+    }
+
+    /// True when nothing has changed for a path that fell asleep.
+    pub fn is_still_wanted(&self, sleeper: &Sleeper) -> bool {
+        let target = sleeper.target();
+        let wanted = || self.wanted(&target.path, &target.job.topic);
+        target.named || wanted().is_some_and(|source| source.job == target.job)
+    }
+
+    /// Takes up paths whose tailers failed, when the time has come.
+    pub fn tend(&mut self) {
+        self.start_waiting(WAITING_STARTS); // none waits for ever
+        let due = self.retries.extract_if(|_, retry| retry.backoff.take_due());
+        let due: Vec<Retry> = due.map(|(_, retry)| retry).collect();
+        for retry in due {
+            self.start(retry.target, retry.remote, retry.backoff);
+        }
+    }
+
+    // ---- changes ---------------------------------------------------------------
+
+    /// Tails these sources from now on, like this. What is gone is stopped, or
+    /// drained for `drain_timeout` when it was in etcd; what goes on elsewhere is
+    /// told so; the rest is left alone.
+    pub fn follow(
+        &mut self,
+        sources: Vec<Arc<Source>>,
+        options: &Options,
+        drain_timeout: Duration,
+    ) {
+        (self.sources, self.drain_timeout) = (sources, drain_timeout);
+        if *self.context.options != *options {
+            self.context.options = Arc::new(options.clone());
+            for running in self.running.values() {
+                let _ = running
+                    .orders
+                    .send(Order::Tune(Arc::clone(&self.context.options)));
+            }
+        }
+        let running: Vec<(u64, Running)> = self.running.drain().collect();
+        for (number, running) in running {
+            self.adjust(number, running, drain_timeout);
+        }
+        let sources = &self.sources;
+        self.retries.retain(|(path, topic), retry| {
+            let wanted = jobs_of(sources, path)
+                .into_iter()
+                .find(|one| one.job.topic == *topic);
+            if let Some(source) = wanted {
+                retry.target.job = Arc::clone(&source.job);
+            }
+            wanted.is_some() || retry.target.named
+        });
+    }
+
+    /// Tells a tailer what is wanted of its path now.
+    fn adjust(&mut self, number: u64, mut running: Running, drain_timeout: Duration) {
+        if running.target.named {
+            self.running.insert(number, running);
+            return;
+        }
+        let path = running.target.path.clone();
+        if let Some(source) = self.wanted(&path, &running.target.job.topic) {
+            if source.job.hash64() != running.target.job.hash64() || running.draining {
+                let job = Arc::clone(&source.job);
+                let _ = running.orders.send(Order::Serve { job, claim: None });
+            }
+            running.take_over(source);
+        } else if let Some((source, claim)) = self.moved(&path, &running.claims) {
+            let job = Arc::clone(&source.job);
+            running.claims.retain(|held| held.strong_count() > 0);
+            running.claims.push(Arc::downgrade(&claim));
+            let claim = Some(claim);
+            let _ = running.orders.send(Order::Serve { job, claim });
+            running.take_over(&source);
+        } else if running.remote && !drain_timeout.is_zero() {
+            if !std::mem::replace(&mut running.draining, true) {
+                let _ = running
+                    .orders
+                    .send(Order::Drain(Instant::now() + drain_timeout));
+            }
+        } else {
+            running.stop = None;
+        }
+        self.running.insert(number, running);
+    }
+
+    /// What a path is to be shipped to, and by nobody else yet: its topic has changed.
+    fn moved(
+        &self,
+        path: &Path,
+        held: &[Weak<PathClaim>],
+    ) -> Option<(Arc<Source>, Arc<PathClaim>)> {
+        let topics = self.topics_of(path);
+        jobs_of(&self.sources, path).into_iter().find_map(|source| {
+            let topic = &source.job.topic;
+            // It may be on its way back to a topic that it has not let go of yet.
+            let mut held = held.iter().filter_map(Weak::upgrade);
+            let claim = match held.find(|claim| claim.is_for(topic)) {
+                Some(claim) => claim,
+                None => Arc::new(self.context.registry.claim_path(path, topic)?),
+            };
+            self.context.ledger.inherit(path, topic, &topics);
+            Some((Arc::clone(source), claim))
+        })
+    }
+
+    fn wanted(&self, path: &Path, topic: &str) -> Option<&Arc<Source>> {
+        let mut jobs = jobs_of(&self.sources, path).into_iter();
+        jobs.find(|source| *source.job.topic == *topic)
+    }
+
+    fn topics_of(&self, path: &Path) -> Vec<Arc<str>> {
+        let jobs = jobs_of(&self.sources, path).into_iter();
+        jobs.map(|source| Arc::clone(&source.job.topic)).collect()
+    }
+
+    /// Offers lines to another queue from now on.
+    pub fn offer_to(&mut self, queue: &Queue) {
+        self.context.queue = queue.clone();
+        for running in self.running.values() {
+            let _ = running.orders.send(Order::Offer(queue.clone()));
+        }
+    }
+
+    /// Stops all of them and waits a while for their ends.
+    pub fn stop(&mut self, patience: Duration) {
+        self.stdin_stop = None;
+        self.retries.clear();
+        self.waiting.clear();
+        for running in self.running.values_mut() {
+            running.stop = None;
+        }
+        let tasks = self.running.drain().map(|(_, running)| running._task);
+        join_all(tasks.collect(), Instant::now() + patience);
+    }
+}
+
+impl Running {
+    fn take_over(&mut self, source: &Arc<Source>) {
+        self.target.job = Arc::clone(&source.job);
+        self.remote = source.remote;
+        self.draining = false;
+    }
+}
+
+/// What is to be done with a path: the first source that wants it, for each topic.
+fn jobs_of<'a>(sources: &'a [Arc<Source>], path: &Path) -> Vec<&'a Arc<Source>> {
+    let mut jobs: Vec<&Arc<Source>> = Vec::new();
+    for source in sources.iter().filter(|source| source.wants(path)) {
+        if jobs.iter().all(|known| known.job.topic != source.job.topic) {
+            jobs.push(source);
+        }
+    }
+    jobs
+}

@@ -1,0 +1,92 @@
+//! Where the files of a path are after a rotation: in the same directory, under
+//! other names.
+//!
+//! It opens nothing and decides nothing; it only looks for inodes and names.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// File systems date a new file by a clock that ticks this slowly, or faster.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// Where in the directory of `path` an inode is now. Only what has its number is
+/// looked at: a directory may be large.
+pub fn find(path: &Path, device: u64, inode: u64) -> Option<(PathBuf, Metadata)> {
+    let entries = fs::read_dir(path.parent()?).ok()?.flatten();
+    let mut same = entries.filter(|entry| entry.ino() == inode);
+    same.find_map(|entry| {
+        let meta = entry.metadata().ok()?;
+        let found = meta.is_file() && (meta.dev(), meta.ino()) == (device, inode);
+        found.then(|| (entry.path(), meta))
+    })
+}
+
+/// Files with names that a rotation of `path` gives, oldest first, which were
+/// created after `since`: they had the path when nobody looked. None where the
+/// file system does not know when a file was created.
+pub fn created_since(path: &Path, since: SystemTime) -> Vec<(PathBuf, Metadata)> {
+    let Some(name) = path.file_name() else {
+        return Vec::new();
+    };
+    let since = since - CLOCK_TICK;
+    let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let rotated = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| is_rotated(name, &entry.file_name()));
+    let files = rotated.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    let new = |meta: &Metadata| meta.created().is_ok_and(|created| created >= since);
+    let mut files: Vec<_> = files
+        .filter(|(_, meta)| meta.is_file() && new(meta))
+        .collect();
+    files.sort_by_key(|(_, meta)| meta.created().ok());
+    files
+}
+
+/// True for `app.log.1`, `app.log-20261121` and the like of `app.log`. One with
+/// letters behind it, `app.log.gz`, `app.log.lock`, is another file.
+fn is_rotated(name: &OsStr, other: &OsStr) -> bool {
+    let rest = other
+        .as_encoded_bytes()
+        .strip_prefix(name.as_encoded_bytes());
+    rest.is_some_and(|rest| {
+        rest.iter().any(u8::is_ascii_digit)
+            && rest[0].is_ascii_punctuation()
+            && rest
+                .iter()
+                .all(|byte| byte.is_ascii_digit() || b".-_:+TZ".contains(byte))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_rotation_are_told_from_other_names() {
+        let rotated = |other: &str| is_rotated(OsStr::new("app.log"), OsStr::new(other));
+        for name in [
+            "app.log.1",
+            "app.log-20261121",
+            "app.log.2026-11-21T10:00:00Z",
+            "app.log_3",
+        ] {
+            assert!(rotated(name), "{name}");
+        }
+        for name in [
+            "app.log",
+            "app.log.gz",
+            "app.log.1.gz",
+            "app.log.lock",
+            "app.log2",
+            "app.lo.1",
+            "app.log.-",
+        ] {
+            assert!(!rotated(name), "{name}");
+        }
+    }
+}

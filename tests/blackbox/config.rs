@@ -1,0 +1,981 @@
+//! The config file: what is refused and with which words, what is warned of, what
+//! `check-config` shows, and that a secret is never among it. The contract is
+//! DESIGN.md's, sections 8 and 10.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::broker::Broker;
+use crate::cli::NOTHING;
+use crate::etcd::Etcd;
+use crate::world::{Ended, World};
+
+/// Bad configs: the name of the file, its text, and all that is said of it, as
+/// `LINE:COLUMN: key: problem`. Read them as somebody who was woken by them.
+const BAD: &[(&str, &str, &[&str])] = &[
+    (
+        "c.json",
+        "",
+        &[
+            "1:1: is empty: the least is {\"sources\": [{\"path\": \"/var/log/a.log\", \"topic\": \"a\"}]}",
+        ],
+    ),
+    (
+        "c.json",
+        "{\n  \"sources\": [\n    {\"path\": \"/a\", \"topic\": \"a\"}\n  ]\n  \"queue\": {}\n}",
+        &["4:4: a comma is missing here"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [],}",
+        &["1:15: the comma before '}' or ']' must go"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [",
+        &["1:13: the list that begins here has no ']'"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [] // all\n}",
+        &["1:16: JSON has no comments: remove it, or use a .yaml file"],
+    ),
+    (
+        "c.json",
+        "{'sources': []}",
+        &["1:2: strings need double quotes"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": \"/var/log/a\n\"}",
+        &[
+            "1:23: the string goes over the end of its line, or holds a control character: is its closing quote missing?",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": []} {}",
+        &["1:17: there is something after the end of the document: remove it"],
+    ),
+    (
+        "c.json",
+        "[]",
+        &[
+            "1:1: must be an object like {\"sources\": [{\"path\": \"/var/log/a.log\", \"topic\": \"a\"}]}; got a list",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"queue\": {}, \"queue\": {}, \"sources\": []}",
+        &["1:15: the key 'queue' stands twice in this object, the other one in line 1: remove one"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"C:\\logs\", \"topic\": \"a\"}]}",
+        &["1:26: the string holds an escape that JSON does not have: a backslash is written \\\\"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [], \"stats_interval\": 010}",
+        &["1:36: a number does not begin with 0"],
+    ),
+    (
+        "c.yaml",
+        "sources:\n\t- path: /a\n",
+        &[
+            "2:2: this is not YAML: tabs disallowed within this context (block indentation) (indent with spaces)",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: /a\n    topic: a\n   format: json\n",
+        &[
+            "4:4: this is not YAML: while parsing a block collection, did not find expected '-' indicator (is the line indented like its neighbours, and is every bracket and quote closed?)",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources: []\n---\nsources: []\n",
+        &["2:1: a second document begins here: a config is one"],
+    ),
+    (
+        "c.yaml",
+        "sources: []\nqueue: {bytes: 8MiB\n",
+        &[
+            "3:1: this is not YAML: while parsing a flow mapping, did not find expected ',' or '}' (is the line indented like its neighbours, and is every bracket and quote closed?)",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources: &all [*all]\n",
+        &["1:16: the alias stands inside of what it stands for"],
+    ),
+    (
+        "c.yaml",
+        "queue:\n  bytes: 8MiB\nqueue:\n  when_full: drop\nsources: []\n",
+        &["3:1: the key 'queue' stands twice in this object, the other one in line 1: remove one"],
+    ),
+    (
+        "c.yaml",
+        "base: &base {topic: a}\nsources:\n  - <<: *base\n    path: /a\n",
+        &["3:5: '<<' is not understood: write the keys out"],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: *.log\n    topic: a\n",
+        &[
+            "2:11: this is not YAML: while parsing node, found unknown anchor (a value that begins with * must be in quotes)",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  path: /a\n  topic: a\n",
+        &[
+            "2:3: sources: must be a list of objects like [{\"path\": \"/var/log/*.log\", \"topic\": \"logs\"}]; got an object: put it in [ ], or in YAML behind a '- '",
+        ],
+    ),
+    (
+        "c.yaml",
+        "kafka:\nsources: []\n",
+        &[
+            "1:6: kafka: must be an object like {\"brokers\": [\"kafka1:9092\"]}; got null: give a value, or leave the key out",
+        ],
+    ),
+    (
+        "c.json",
+        "{}",
+        &[
+            "1:1: sources: is missing, so that nothing is tailed: the least is {\"sources\": [{\"path\": \"/var/log/a.log\", \"topic\": \"a\"}]}",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"source\": [{\"path\": \"/a\", \"topic\": \"a\"}]}",
+        &["1:2: source: unknown key, did you mean 'sources'?"],
+    ),
+    (
+        "c.json",
+        "{\"brokers\": [\"k:1\"], \"sources\": []}",
+        &["1:2: brokers: unknown key here, did you mean 'kafka.brokers'?"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"colour\": \"red\"}]}",
+        &[
+            "1:47: sources[0].colour: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, read_from, when_full, line_bytes_max, skip_empty)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [\n  {\"path\": \"/a\"},\n  {\"topic\": \"b\"},\n  {\"path\": \"/c\", \"topc\": \"c\"}]}",
+        &[
+            "2:3: sources[0].topic: is missing: give one, like \"nginx\"",
+            "3:3: sources[1].path: is missing: give one, like \"/var/log/nginx/*.log\"",
+            "4:18: sources[2].topc: unknown key, did you mean 'topic'?",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [\"/var/log/a.log\"]}",
+        &[
+            "1:14: sources[0]: must be an object like {\"path\": \"/var/log/a.log\", \"topic\": \"a\"}; got the string '/var/log/a.log'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"\", \"topic\": \"\"}]}",
+        &[
+            "1:23: sources[0].path: is empty: give one, like \"/var/log/nginx/*.log\"",
+            "1:36: sources[0].topic: is empty: give one, like \"nginx\"",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": [\"/a\", \"/b\"], \"topic\": \"a\"}]}",
+        &[
+            "1:23: sources[0].path: must be a path or a pattern like \"/var/log/nginx/*.log\"; got a list",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/var/log/[a\", \"topic\": \"two words\"}]}",
+        &[
+            "1:23: sources[0].path: '/var/log/[a' is not a pattern: unclosed character class; missing ']' (a backslash before a sign takes its meaning away)",
+            "1:47: sources[0].topic: 'two words' cannot be a Kafka topic: ' ' is not one of a-z A-Z 0-9 . _ -",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/var/log/\", \"topic\": \"a\"}, {\"path\": \"-\", \"topic\": \"a\"}]}",
+        &[
+            "1:23: sources[0].path: '/var/log/' names a directory: name the files in it, like 'DIR/*.log'",
+            "1:60: sources[1].path: '-' is standard input only for 'logship tail': name files",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"exclude\": \"*.gz\"}]}",
+        &[
+            "1:58: sources[0].exclude: must be a list of strings like [\"*.gz\", \"*.[0-9]\"]; got the string '*.gz': put it in [ ]",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"exclude\": [\"*.gz\", \"[\", 1]}]}",
+        &[
+            "1:67: sources[0].exclude[1]: '[' is not a pattern: unclosed character class; missing ']'",
+            "1:72: sources[0].exclude[2]: must be a string; got the number 1: put it in quotes",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"format\": \"JSON\"}]}",
+        &["1:57: sources[0].format: must be \"raw\" or \"json\", got 'JSON'"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"labels\": {\"env\": \"prod\", \"tier\": 1}}]}",
+        &["1:81: sources[0].labels.tier: must be a string; got the number 1: put it in quotes"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"labels\": [\"prod\"]}]}",
+        &[
+            "1:57: sources[0].labels: must be an object of strings like {\"env\": \"prod\"}; got a list",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"read_from\": \"start\", \"when_full\": \"block\", \"partition\": \"random\"}]}",
+        &[
+            "1:60: sources[0].read_from: must be \"beginning\" or \"end\", got 'start'",
+            "1:82: sources[0].when_full: must be \"wait\" or \"drop\", got 'block'",
+            "1:104: sources[0].partition: must be \"file\" or \"spread\", got 'random'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"line_bytes_max\": 0}]}",
+        &["1:65: sources[0].line_bytes_max: must be from 1 to 64MiB, got 0"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"line_bytes_max\": \"1GiB\"}]}",
+        &["1:65: sources[0].line_bytes_max: must be from 1 to 64MiB, got 1GiB"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"skip_empty\": \"true\"}]}",
+        &["1:61: sources[0].skip_empty: must be true or false without quotes, got 'true'"],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: /a\n    topic: 2024\n    skip_empty: yes\n",
+        &[
+            "3:12: sources[0].topic: must be a string like \"nginx\"; got the number 2024: put it in quotes",
+            "4:17: sources[0].skip_empty: must be true or false without quotes, got 'yes'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"key\": \"${NO_SUCH_VARIABLE}\"}]}",
+        &["1:54: sources[0].key: the environment variable NO_SUCH_VARIABLE is not set"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"key\": \"${HOME\", \"labels\": {\"a\": \"${HOME:-x}\"}}]}",
+        &[
+            "1:54: sources[0].key: '${' has no '}' (a dollar sign is written $$)",
+            "1:80: sources[0].labels.a: '${HOME:-x}' is not understood: there are no defaults, set HOME instead",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"kafka\": {}}",
+        &["1:58: kafka.brokers: is missing: give one, like [\"kafka1:9092\", \"kafka2:9092\"]"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"kafka\": {\"brokers\": []}}",
+        &["1:70: kafka.brokers: is empty: give at least one, like [\"kafka1:9092\"]"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"kafka\": {\"brokers\": \"k:1\"}}",
+        &[
+            "1:70: kafka.brokers: must be a list of strings like [\"kafka1:9092\", \"kafka2:9092\"]; got the string 'k:1': put it in [ ]",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"kafka\": {\"brokers\": [\"kafka1\", \"http://k:1\", \"k:99999\", \"::1:9092\"]}}",
+        &[
+            "1:71: kafka.brokers[0]: 'kafka1' is not HOST:PORT: the port is missing",
+            "1:81: kafka.brokers[1]: 'http://k:1' is not HOST:PORT: leave the scheme away",
+            "1:95: kafka.brokers[2]: 'k:99999' is not HOST:PORT: the port must be a number from 1 to 65535",
+            "1:106: kafka.brokers[3]: '::1:9092' is not HOST:PORT: an IPv6 address needs brackets, like [::1]:9092",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"producers\": 0}}",
+        &["3:16: kafka.producers: must be from 1 to 64, got 0"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"producers\": 1.5, \"linger\": 50}}",
+        &[
+            "3:16: kafka.producers: must be a whole number, got 1.5",
+            "3:31: kafka.linger: a duration needs a unit: write \"50ms\" or \"50s\"",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"producers\": \"4\"}}",
+        &[
+            "3:16: kafka.producers: must be a whole number like 4; got the string '4': remove the quotes",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"linger\": \"50\", \"request_timeout\": \"soon\", \"connect_timeout\": \"1ms\"}}",
+        &[
+            "3:13: kafka.linger: '50': a duration needs a unit, like '50s' or '50ms'",
+            "3:38: kafka.request_timeout: 'soon': not a duration like '250ms', '10s' or '1h 30m'",
+            "3:65: kafka.connect_timeout: must be from 10ms to 10m, got 1ms",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"batch_bytes\": \"1M\"}}",
+        &[
+            "3:18: kafka.batch_bytes: '1M': 'M' could be 1000 or 1024: write '1MiB' (1024) or '1MB' (1000)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"batch_bytes\": -1}}",
+        &["3:18: kafka.batch_bytes: must not be negative, got -1"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"batch_bytes\": \"1.5MiB\", \"compression\": \"lzma\"}}",
+        &[
+            "3:18: kafka.batch_bytes: '1.5MiB': a size is a whole number, like '1536KiB'",
+            "3:43: kafka.compression: must be \"none\", \"gzip\", \"snappy\", \"lz4\" or \"zstd\", got 'lzma'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"acks\": 1}}",
+        &["3:11: kafka.acks: must be \"all\", got '1'"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"tls\": {}}}",
+        &[
+            "3:10: kafka.tls: TLS to Kafka is not supported by this version yet: remove it and use a listener without TLS, or wait for a version that has it",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"GSSAPI\", \"username\": \"me\", \"password\": 12345}}}",
+        &[
+            "3:11: kafka.sasl: logging in to Kafka is not supported by this version yet: remove it and use a listener without SASL, or wait for a version that has it",
+            "3:25: kafka.sasl.mechanism: must be \"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", got 'GSSAPI'",
+            "3:65: kafka.sasl.password: must be a string, got a number: put it in quotes",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"PLAIN\", \"username\": \"me\", \"password_file\": \"/no/such/file\"}}}",
+        &[
+            "3:11: kafka.sasl: logging in to Kafka is not supported by this version yet: remove it and use a listener without SASL, or wait for a version that has it",
+            "3:69: kafka.sasl.password_file: cannot read '/no/such/file': No such file or directory (os error 2)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"client_id\": \"a\\nb\"}}",
+        &[
+            "3:16: kafka.client_id: 'a\\nb' is not a client id: use at most 249 letters, digits and signs of ASCII",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"queue\": {\"bytes\": 0}}",
+        &["1:68: queue.bytes: must be from 1MiB to 1GiB, got 0"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"queue\": {\"bytes\": \"8 parsecs\", \"when_full\": \"skip\"}}",
+        &[
+            "1:68: queue.bytes: '8 parsecs': 'parsecs' is no unit of size: use B, KiB, MiB, GiB, KB, MB or GB",
+            "1:94: queue.when_full: must be \"wait\" or \"drop\", got 'skip'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"queue\": null}",
+        &[
+            "1:58: queue: must be an object like {\"bytes\": \"8MiB\"}; got null: give a value, or leave the key out",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"stats_interval\": \"0s\", \"shutdown_timeout\": \"2h\"}",
+        &[
+            "1:67: stats_interval: must be from 100ms to 1day, got 0s",
+            "1:93: shutdown_timeout: must be from 0s to 1h, got 2h",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"poll_interval_min\": \"2s\", \"poll_interval_max\": \"1s\"}",
+        &[
+            "1:70: poll_interval_min: is more than poll_interval_max: make it smaller, or that larger",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"open_generations_max\": 99999999999999999999}",
+        &["1:73: open_generations_max: must be from 1 to 10000, got 99999999999999999999"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"idle_after\": true}",
+        &["1:63: idle_after: must be a duration like \"5s\"; got true"],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {}}",
+        &[
+            "1:10: etcd.endpoints: is missing: give one, like [\"http://127.0.0.1:2379\"]",
+            "1:10: etcd.keys: is missing: give one, like [\"/logship/{host}/sources\"]",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"localhost:2379\"], \"keys\": [\"/logship/{hostname}\"]}}",
+        &[
+            "1:25: etcd.endpoints[0]: 'localhost:2379' is not http://HOST:PORT: it must begin with http:// or https://",
+            "1:53: etcd.keys[0]: '{hostname}' is not known: {host} and {ip} are",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [], \"keys\": []}}",
+        &[
+            "1:24: etcd.endpoints: is empty: give at least one, like [\"http://127.0.0.1:2379\"]",
+            "1:36: etcd.keys: is empty: give at least one, like [\"/logship/{host}/sources\"]",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"http://e:1\"], \"keys\": [\"/k\"], \"allowed_paths\": [\"/var/log/**\"],\n  \"username\": \"me\"}}",
+        &["2:15: etcd.username: needs password_file, or password, beside it"],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"http://e:1\"], \"keys\": [\"/k\"], \"allowed_paths\": [\"/var/log/**\"],\n  \"password\": \"hunter2\"}}",
+        &["2:15: etcd.password: needs username beside it"],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"http://e:1\"], \"keys\": [\"/k\"], \"allowed_paths\": [\"/var/log/**\"],\n  \"username\": \"me\", \"password\": \"hunter2\", \"password_file\": \"/no/such/file\"}}",
+        &[
+            "2:61: etcd.password_file: cannot read '/no/such/file': No such file or directory (os error 2)",
+            "2:61: etcd.password_file: stands beside password: keep one of them",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"http://e:1\"], \"keys\": [\"/k\"], \"allowed_paths\": [\"/var/log/**\"],\n  \"tls\": {\"cert_file\": \"/no/such/file\"}}}",
+        &[
+            "2:10: etcd.tls: is for https, and all endpoints begin with http: change the endpoints, or remove it",
+            "2:24: etcd.tls.cert_file: needs key_file beside it",
+            "2:24: etcd.tls.cert_file: cannot read '/no/such/file': No such file or directory (os error 2)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"etcd\": {\"endpoints\": [\"http://e:1\"], \"keys\": [\"/k\"], \"allowed_paths\": [\"/var/log/**\"],\n  \"denied_paths\": [\"/var/log/../lib\"], \"value_bytes_max\": \"1TB\"}}",
+        &[
+            "2:20: etcd.denied_paths[0]: '/var/log/../lib' leads upwards with '..': write the path without it",
+            "2:59: etcd.value_bytes_max: '1TB': 'TB' is no unit of size: use B, KiB, MiB, GiB, KB, MB or GB",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"admin\": {\"listen\": \"localhost:9598\"}, \"agent\": {\"ip\": \"me\"}}",
+        &[
+            "1:69: admin.listen: must be an address like \"127.0.0.1:9598\", got 'localhost:9598'",
+            "1:104: agent.ip: must be an IP address, got 'me'",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"admin\": {\"listen\": 9598}}",
+        &["1:69: admin.listen: must be an address like \"127.0.0.1:9598\"; got the number 9598"],
+    ),
+];
+
+fn write(world: &World, name: &str, text: impl AsRef<[u8]>) {
+    fs::write(world.path(name), text).unwrap();
+}
+
+fn check(world: &World, name: &str, text: impl AsRef<[u8]>) -> Ended {
+    write(world, name, text);
+    world.logship(["check-config", name]).run()
+}
+
+fn stdout(ended: &Ended) -> String {
+    let lines = ended.lines().into_iter();
+    let lines: Vec<String> = lines.map(|line| String::from_utf8(line).unwrap()).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn every_bad_config_is_told_in_full_and_refused() {
+    let world = World::new();
+    for (name, text, expected) in BAD {
+        let ended = check(&world, name, text).exits(2).printed(NOTHING);
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        let count = match expected.len() {
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        };
+        let mut all: Vec<String> = expected
+            .iter()
+            .map(|line| format!("{name}:{line}"))
+            .collect();
+        all.push(format!("logship: {count} in {name}"));
+        all.push("hint: 'man logship.conf' explains every key".to_owned());
+        assert_eq!(lines, all, "{text}");
+    }
+}
+
+/// One code path: whoever is refused by one is refused by the other, alike.
+#[test]
+fn run_refuses_with_the_same_words() {
+    let world = World::new();
+    for (name, text, _) in BAD.iter().step_by(9) {
+        let checked = check(&world, name, text).exits(2);
+        let ran = world.logship(["run", "--config", name]).run().exits(2);
+        assert_eq!(ran.stderr, checked.stderr);
+    }
+    assert_eq!(fs::read_dir(world.home()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_as_a_config_is_refused() {
+    let world = World::new();
+    world.dir("dir");
+    write(
+        &world,
+        "latin1.json",
+        b"{\"sources\": [{\"path\": \"/caf\xe9\", \"topic\": \"a\"}]}",
+    );
+    write(&world, "utf16.json", b"\xff\xfe{\0}\0");
+    write(&world, "large.json", vec![b' '; 5 << 20]);
+    for (name, problem) in [
+        (
+            "none.json",
+            "none.json: cannot read the config file: No such file or directory",
+        ),
+        (
+            "dir",
+            "dir: cannot read the config file: is a directory (name a file in it)",
+        ),
+        (
+            "latin1.json",
+            "latin1.json:1:28: the byte 0xe9 is not UTF-8: save the file as UTF-8",
+        ),
+        ("utf16.json", "utf16.json:1:1: is UTF-16: save it as UTF-8"),
+        ("large.json", "large.json:1:1: is larger than 4 MiB"),
+        ("/dev/zero", "/dev/zero:1:1: is larger than 4 MiB"),
+    ] {
+        let ended = world.logship(["check-config", name]).run();
+        ended.exits(2).printed(NOTHING).said(problem);
+    }
+}
+
+/// An object of keys that nobody knows.
+fn many_keys(count: usize) -> String {
+    let keys: Vec<String> = (0..count).map(|n| format!("\"k{n}\":1")).collect();
+    format!("{{{}}}", keys.join(","))
+}
+
+#[test]
+fn a_document_that_means_harm_is_refused_soon() {
+    let world = World::new();
+    let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+    for n in 1..60 {
+        bomb += &format!("a{n}: &a{n} [*a{}, *a{}]\n", n - 1, n - 1);
+    }
+    for (name, text) in [
+        ("bomb.yaml", bomb),
+        ("deep.json", "[".repeat(1 << 20)),
+        ("deep.yaml", "[".repeat(1 << 20)),
+        ("block.yaml", "- ".repeat(1 << 18)),
+        ("keys.yaml", "? ".repeat(1 << 18)),
+        ("flow.yaml", "{a: ".repeat(1 << 18)),
+        ("nul.json", "\0".repeat(1 << 20)),
+        ("line.json", format!("[{}1]", "1,".repeat(1 << 20))),
+        ("keys.json", many_keys(100_000)),
+    ] {
+        check(&world, name, text).exits(2).printed(NOTHING);
+    }
+}
+
+#[test]
+fn a_good_config_shows_what_would_go_where() {
+    let world = World::new();
+    world.dir("logs");
+    for n in 0..7 {
+        world.log(format!("logs/{n}.log")).write(["line"]);
+    }
+    world.log("logs/old.log.gz").write(["x"]);
+    let text = r#"
+kafka: {brokers: ["k1:9092, k2:9092"], compression: zstd}
+sources:
+  - path: logs/*
+    exclude: ["*.gz"]
+    topic: web
+    format: json
+    labels: {env: prod}
+    when_full: drop
+state_dir: state
+"#;
+    let ended = check(&world, "c.yaml", text).exits(0);
+    assert_eq!(ended.stderr, "");
+    let dir = world.path("");
+    let dir = dir.to_str().unwrap();
+    let expected = format!(
+        "c.yaml is good\n\n\
+         records  to Kafka at k1:9092, k2:9092 (zstd, linger 50ms, 2 producers)\n\
+         state    {dir}state\n\
+         sources  1, with 7 files now\n\
+         \x20 logs/* -> web\n\
+         \x20   exclude *.gz, format json, label env=prod, when_full drop\n\
+         \x20   7 files, 35 bytes (1 excluded)\n\
+         \x20     {dir}logs/0.log  5 bytes\n\
+         \x20     {dir}logs/1.log  5 bytes\n\
+         \x20     {dir}logs/2.log  5 bytes\n\
+         \x20     {dir}logs/3.log  5 bytes\n\
+         \x20     {dir}logs/4.log  5 bytes\n\
+         \x20     and 2 more"
+    );
+    assert_eq!(stdout(&ended), expected);
+    assert!(!world.path("state").exists(), "a check makes nothing");
+}
+
+#[test]
+fn both_ways_to_name_the_file_and_none_or_two() {
+    let world = World::new();
+    write(&world, "c.json", r#"{"sources": []}"#);
+    world
+        .logship(["check-config", "--config", "c.json"])
+        .run()
+        .exits(0);
+    world.logship(["check-config"]).run().exits(2);
+    world
+        .logship(["check-config", "c.json", "--config", "c.json"])
+        .run()
+        .exits(2);
+    world.logship(["run"]).run().exits(2).said("--config");
+}
+
+#[test]
+fn what_had_better_be_looked_at_is_a_warning() {
+    let world = World::new();
+    world.log("a.log").write(["x"]);
+    world.log("b.log.gz").write(["x"]);
+    world.dir("d");
+    let secret = world.path("secret");
+    fs::write(&secret, "hunter2\n").unwrap();
+    world.log("secret").chmod(0o644);
+    let text = r#"{
+  "sources": [
+    {"path": "*.log", "topic": "a", "labels": {"x": "y"}},
+    {"path": "a.log", "topic": "b", "key": "{file}"},
+    {"path": "*.gz", "topic": "a"},
+    {"path": "none/*.log", "topic": "a"},
+    {"path": "later.log", "topic": "a"},
+    {"path": "d", "topic": "a"},
+    {"path": "*.log", "topic": "a", "format": "json"}
+  ],
+  "etcd": {"endpoints": ["http://e:1"], "keys": ["/k"], "username": "me", "password_file": "secret"},
+  "admin": {"listen": "0.0.0.0:1"}
+}"#;
+    let ended = check(&world, "c.json", text).exits(0);
+    let dir = world.path("");
+    let said = ended.stderr.replace(dir.to_str().unwrap(), "DIR/");
+    let expected = [
+        "c.json:3:47: warning: sources[0].labels: are only in records of the format \"json\": add \"format\": \"json\", or remove them",
+        "c.json:4:44: warning: sources[1].key: '{file}' is not filled in, only {path} and {host} are",
+        "c.json:9:5: warning: sources[6]: has the path and topic of sources[0], which is what holds: remove one",
+        "c.json:11:11: warning: etcd.allowed_paths: is not set: whoever writes to etcd can have almost any file read that logship can read (set it, like [\"/var/log/**\"])",
+        "c.json:11:92: warning: etcd.password_file: goes over the network in the clear to http://e:1: use https",
+        "c.json:11:92: warning: etcd.password_file: everybody on this host can read 'DIR/secret': chmod 600 'DIR/secret'",
+        "c.json:12:23: warning: admin.listen: 0.0.0.0:1 is not loopback: whoever reaches it can read paths, topics and figures, without a password",
+        "c.json:5:5: warning: path: 1 of its files are compressed and would be shipped as they are, like DIR/b.log.gz: add \"exclude\": [\"*.gz\"]",
+        "c.json:6:5: warning: path: 'none/*.log' matches no file yet: cannot look into 'DIR/none': No such file or directory (os error 2)",
+        "c.json:7:5: warning: path: 'later.log' does not exist yet: it is waited for",
+        "c.json:8:5: warning: path: cannot tail 'd': it is a directory; name the files in it, for example with '/*.log' added",
+        "c.json:4:5: warning: path: DIR/a.log is shipped to two topics, 'a' and 'b' (the other source is at c.json:3:5)",
+    ];
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_warning() {
+    let world = World::new();
+    world.log("a.log").chmod(0o000);
+    write(
+        &world,
+        "c.json",
+        r#"{"sources": [{"path": "*.log", "topic": "a"}]}"#,
+    );
+    let ended = world
+        .logship(["check-config", "c.json"])
+        .unprivileged()
+        .run();
+    ended
+        .exits(0)
+        .said("c.json:1:14: warning: path: 1 of its files cannot be read by this user, like ")
+        .said("Permission denied");
+}
+
+#[test]
+fn an_inline_password_is_warned_of_only_where_others_can_read_it() {
+    let world = World::new();
+    let text = |password: &str| {
+        format!(
+            r#"{{"etcd": {{"endpoints": ["https://e:1"], "keys": ["/k"], "allowed_paths": ["/a"], "username": "me", "password": "{password}"}}}}"#
+        )
+    };
+    let open = "everybody on this host can read it here";
+    check(&world, "open.json", text("hunter2"))
+        .exits(0)
+        .said(open)
+        .never_said("hunter2");
+    world.log("open.json").chmod(0o600);
+    let ended = world.logship(["check-config", "open.json"]).run();
+    ended.exits(0).never_said(open);
+    write(&world, "env.json", text("${ETCD_PASSWORD}"));
+    let ended = world
+        .logship(["check-config", "env.json"])
+        .env("ETCD_PASSWORD", "hunter2")
+        .run();
+    ended.exits(0).never_said(open);
+}
+
+/// Whatever is wrong around a secret, it is not repeated.
+#[test]
+fn a_secret_is_never_shown() {
+    let world = World::new();
+    write(&world, "secret", "hunter2\n");
+    for etcd in [
+        r#""username": "me", "password": "hunter2", "colour": 1"#,
+        r#""username": "me", "password": ["hunter2"]"#,
+        r#""username": "me", "password": {"hunter2": "hunter2"}"#,
+        r#""password": "hunter2${NONE}""#,
+        r#""password": "${SECRET}""#,
+        r#""username": "me", "password_file": "secret", "poll_interval": 1"#,
+        r#""username": "me", "password": "hunter2", "password_file": "secret""#,
+    ] {
+        let text = format!(
+            r#"{{"etcd": {{"endpoints": ["http://me:hunter2@e:1"], "keys": ["/k"], {etcd}}}}}"#
+        );
+        write(&world, "c.json", text);
+        let ended = world
+            .logship(["check-config", "c.json"])
+            .env("SECRET", "hunter2")
+            .run()
+            .exits(2);
+        let said = ended.stderr.replace("password.hunter2", "");
+        assert!(!said.contains("hunter2"), "{etcd}\n{said}");
+    }
+}
+
+#[test]
+fn variables_stand_for_strings_and_for_other_values() {
+    let world = World::new();
+    world.log("a.log").write(["x"]);
+    let text = r#"{
+  "kafka": {"brokers": ["${BROKERS}"], "producers": "${COUNT}", "linger": "${LINGER}"},
+  "sources": [{"path": "${NAME}.log", "topic": "${NAME}", "skip_empty": "${FLAG}", "key": "a$$b$c"}]
+}"#;
+    write(&world, "c.json", text);
+    let run = |count: &str| {
+        let command = world.logship(["check-config", "c.json"]);
+        let command = command.env("BROKERS", "k1:1,k2:2").env("LINGER", "7ms");
+        command
+            .env("NAME", "a")
+            .env("FLAG", "true")
+            .env("COUNT", count)
+            .run()
+    };
+    let shown = stdout(&run("3").exits(0));
+    assert!(
+        shown.contains("to Kafka at k1:1, k2:2 (lz4, linger 7ms, 3 producers)"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("a.log -> a\n    key a$b$c, skip_empty\n    1 file"),
+        "{shown}"
+    );
+    run("three")
+        .exits(2)
+        .said("c.json:2:53: kafka.producers: must be a whole number, got three");
+}
+
+#[test]
+fn the_same_in_json_and_yaml_is_the_same() {
+    let world = World::new();
+    let json = r#"{"sources": [{"path": "a", "topic": "t", "labels": {"k": "v"}}], "queue": {"bytes": "8MiB"}}"#;
+    let yaml = "queue:\n  bytes: 8MiB\nsources:\n- path: a\n  topic: t\n  labels:\n    k: v\n";
+    let plan =
+        |name: &str, text: &str| stdout(&check(&world, name, text).exits(0)).replace(name, "FILE");
+    let expected = plan("c.json", json);
+    assert_eq!(plan("c.yaml", yaml), expected);
+    assert_eq!(plan("c.YML", yaml), expected);
+    assert_eq!(plan("json-in.yaml", json), expected);
+    assert_eq!(plan("bom.json", &format!("\u{feff}{json}")), expected);
+}
+
+/// Relative paths are those of the file, from wherever it is checked.
+#[test]
+fn relative_paths_are_taken_from_the_directory_of_the_file() {
+    let world = World::new();
+    world.dir("etc/logs");
+    world.log("etc/logs/a.log").write(["x"]);
+    symlink(world.path("etc"), world.path("link")).unwrap();
+    write(
+        &world,
+        "etc/c.json",
+        r#"{"sources": [{"path": "logs/*.log", "topic": "t"}]}"#,
+    );
+    for name in ["etc/c.json", "link/c.json", "./etc/../etc/c.json"] {
+        let shown = stdout(&world.logship(["check-config", name]).run().exits(0));
+        assert!(shown.contains("with 1 file now"), "{shown}");
+    }
+}
+
+#[test]
+fn without_connect_no_network_is_touched() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let text = format!(
+        r#"{{"kafka": {{"brokers": ["127.0.0.1:{port}"]}}, "sources": [], "etcd": {{"endpoints": ["http://127.0.0.1:{port}"], "keys": ["/k"]}}}}"#
+    );
+    check(&world, "c.json", text).exits(0);
+    assert!(listener.accept().is_err(), "somebody came");
+}
+
+fn connect(world: &World, brokers: &str, topic: &str) -> Ended {
+    let text = format!(
+        r#"{{"kafka": {{"brokers": ["{brokers}"]}}, "sources": [{{"path": "a", "topic": "{topic}"}}]}}"#
+    );
+    write(world, "c.json", text);
+    world.logship(["check-config", "c.json", "--connect"]).run()
+}
+
+#[test]
+fn connect_tries_every_broker_and_topic_step_by_step() {
+    let world = World::new();
+    let broker = Broker::builder().nodes(2).partitions(3).start();
+    let addresses = broker.addresses();
+    let (first, second) = addresses.split_once(',').unwrap();
+    let shown = stdout(&connect(&world, first, "t").exits(0));
+    let told = format!("{second}, advertised by {first}");
+    for line in [
+        format!("  {first}: DNS lookup: ok"),
+        format!("  {first}: TCP connect: ok"),
+        format!("  {first}: Kafka handshake: ok"),
+        format!("  {first}: metadata: ok (2 brokers)"),
+        format!("  {first}: producer id: ok"),
+        format!("  {told}: Kafka handshake: ok"),
+        "  topic t: ok (it does not exist yet, and is made on first use)".to_owned(),
+    ] {
+        assert!(shown.contains(&line), "no '{line}' in\n{shown}");
+    }
+}
+
+#[test]
+fn connect_makes_no_topic_and_says_whether_the_brokers_would() {
+    let world = World::new();
+    let broker = Broker::builder().auto_create(false).start();
+    let shown = stdout(&connect(&world, &broker.addresses(), "t").exits(1));
+    let told =
+        "topic t: FAILED: it does not exist, and auto.create.topics.enable is off (create it)";
+    assert!(shown.contains(told), "{shown}");
+    broker.create_topic("t", 3);
+    let shown = stdout(&connect(&world, &broker.addresses(), "t").exits(0));
+    assert!(shown.contains("topic t: ok (3 partitions)"), "{shown}");
+}
+
+#[test]
+fn connect_names_the_step_that_fails_and_exits_with_1() {
+    let world = World::new();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let shown = stdout(&connect(&world, &closed.to_string(), "t").exits(1));
+    assert!(
+        shown.contains(&format!("{closed}: TCP connect: FAILED: ")),
+        "{shown}"
+    );
+    let shown = stdout(&connect(&world, "no-such-host.invalid:9092", "t").exits(1));
+    assert!(
+        shown.contains("no-such-host.invalid:9092: DNS lookup: FAILED: "),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("(check the host name and the resolver)"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_examples_pass() {
+    let world = World::new();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for name in ["logship.json", "logship.yaml"] {
+        let file = examples.join(name);
+        world
+            .logship(["check-config".into(), file.into_os_string()])
+            .run()
+            .exits(0);
+    }
+}
+
+#[test]
+#[ignore = "needs a real etcd: run tests/run"]
+fn connect_reads_what_stands_in_etcd_and_checks_it_too() {
+    let world = World::new();
+    let etcd = Etcd::start();
+    etcd.put("/good", r#"[{"path": "/var/log/a", "topic": "a"}]"#);
+    etcd.put("/bad", r#"[{"path": "/etc/a", "topic": "a"}]"#);
+    let check = |key: &str| {
+        let endpoint = etcd.endpoint();
+        let text = format!(
+            r#"{{"etcd": {{"endpoints": ["{endpoint}"], "keys": ["{key}"], "allowed_paths": ["/var/log/**"]}}}}"#
+        );
+        write(&world, "c.json", text);
+        world.logship(["check-config", "c.json", "--connect"]).run()
+    };
+    let shown = stdout(&check("/good").exits(0));
+    assert!(shown.contains("value of /good: ok (1 source)"), "{shown}");
+    let shown = stdout(&check("/bad").exits(1));
+    let told =
+        "value of /bad: FAILED: /bad:1:11: [0].path: '/etc/a' is outside of etcd.allowed_paths";
+    assert!(shown.contains(told), "{shown}");
+}
