@@ -4,6 +4,7 @@
 //! refused as a whole. Nothing here starts or stops what ships lines.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -141,7 +142,8 @@ struct Good {
 #[derive(Debug)]
 struct Refused {
     mod_revision: i64,
-    bytes: Vec<u8>,
+    /// `None` for a value over the limit.
+    bytes: Option<Vec<u8>>,
     /// The first mistake.
     problem: String,
 }
@@ -388,7 +390,7 @@ impl Follower {
         &mut self,
         name: &str,
         revision: i64,
-        values: Vec<etcd::Value>,
+        values: etcd::Values,
         updates: &Sender<Update>,
     ) {
         let Some(mut key) = self.keys.remove(name) else {
@@ -401,11 +403,18 @@ impl Follower {
         (key.answered, key.kept) = (true, false);
         let mut before = std::mem::take(&mut key.values);
         let mut refused = false;
-        for value in values {
-            let name = value.key.clone();
+        let loaded = values.loaded.into_iter().map(Ok);
+        for newest in loaded.chain(values.too_large.into_iter().map(Err)) {
+            let name = match &newest {
+                Ok(value) => value.key.clone(),
+                Err(value) => value.key.clone(),
+            };
             let old = before.remove(&name).unwrap_or_default();
-            let was_refused = old.is_refused(&value);
-            let new = old.followed_by(value, &self.config, was_refused);
+            let was_refused = old.is_refused(&newest);
+            let new = match newest {
+                Ok(value) => old.followed_by(value, &self.config, was_refused),
+                Err(value) => old.followed_by_too_large(value, was_refused),
+            };
             refused |= new.refused.is_some() && !was_refused;
             key.values.insert(name, new);
         }
@@ -597,11 +606,14 @@ impl Key {
 
 impl Value {
     /// True for what was refused before; told again only when it has changed.
-    fn is_refused(&self, newest: &etcd::Value) -> bool {
-        let same = |refused: &Refused| {
-            refused.mod_revision == newest.mod_revision && refused.bytes == newest.bytes
+    fn is_refused(&self, newest: &Result<etcd::Value, etcd::TooLarge>) -> bool {
+        let (mod_revision, bytes) = match newest {
+            Ok(value) => (value.mod_revision, Some(&value.bytes)),
+            Err(value) => (value.mod_revision, None),
         };
-        self.refused.as_ref().is_some_and(same)
+        self.refused.as_ref().is_some_and(|refused| {
+            refused.mod_revision == mod_revision && refused.bytes.as_ref() == bytes
+        })
     }
 
     /// What holds after a new one: it, or what held before if it is refused.
@@ -632,7 +644,7 @@ impl Value {
                 }
                 let refused = Some(Refused {
                     mod_revision,
-                    bytes,
+                    bytes: Some(bytes),
                     problem: first_of(&mistakes),
                 });
                 Value { refused, ..self }
@@ -640,22 +652,45 @@ impl Value {
         }
     }
 
+    /// What holds after one over the limit: what held before.
+    fn followed_by_too_large(self, newest: etcd::TooLarge, was_refused: bool) -> Value {
+        if !was_refused {
+            tell_refused(&newest.key, &[&newest.problem], self.good.is_some());
+        }
+        let refused = Some(Refused {
+            mod_revision: newest.mod_revision,
+            bytes: None,
+            problem: newest.problem,
+        });
+        Value { refused, ..self }
+    }
+
     /// Another config may allow what was refused, and refuse what was allowed.
     /// What is not allowed any more is not in force any more.
     fn judge_again(&mut self, name: &str, config: &FileConfig) {
-        if let Some(refused) = self.refused.take() {
-            match read_value(name, &refused.bytes, config) {
+        // With another limit, a value over it is read again by whoever follows the key.
+        let refused = self.refused.take_if(|refused| refused.bytes.is_some());
+        if let Some(Refused {
+            mod_revision,
+            bytes: Some(bytes),
+            ..
+        }) = refused
+        {
+            match read_value(name, &bytes, config) {
                 Ok((sources, _)) => {
                     self.good = Some(Good {
-                        mod_revision: refused.mod_revision,
-                        bytes: refused.bytes,
+                        mod_revision,
+                        bytes,
                         sources,
                     });
                     return;
                 }
                 Err(mistakes) => {
-                    let problem = first_of(&mistakes);
-                    self.refused = Some(Refused { problem, ..refused });
+                    self.refused = Some(Refused {
+                        mod_revision,
+                        bytes: Some(bytes),
+                        problem: first_of(&mistakes),
+                    });
                 }
             }
         }
@@ -666,7 +701,7 @@ impl Value {
                 tell_refused(name, &mistakes, false);
                 self.refused.get_or_insert_with(|| Refused {
                     mod_revision: good.mod_revision,
-                    bytes: good.bytes,
+                    bytes: Some(good.bytes),
                     problem: first_of(&mistakes),
                 });
             }
@@ -738,7 +773,7 @@ fn identity(source: &Arc<Source>) -> (String, Arc<str>) {
 }
 
 /// Tells the mistakes in a value, and whether an older one `holds`.
-fn tell_refused(name: &str, mistakes: &[Mistake], holds: bool) {
+fn tell_refused(name: &str, mistakes: &[impl Display], holds: bool) {
     for mistake in mistakes {
         log::error!("{mistake}");
     }

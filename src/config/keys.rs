@@ -407,7 +407,7 @@ pub const KEYS: &[Key] = &[
         SIZE,
         r#""1MiB""#,
         r#""1MiB""#,
-        "Largest value that is taken. From 1KiB to 16MiB.",
+        "Largest value that is taken; a larger one is refused, and its neighbours below a prefix are not. From 1KiB to 16MiB.",
     ),
     key(
         "admin",

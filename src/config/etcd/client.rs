@@ -3,7 +3,7 @@
 //! A call asks one endpoint after the other until one answers, beginning with
 //! the one that answered last. It does not wait and try again.
 
-use super::content::{self, Content, Range, Value};
+use super::content::{self, Content, Range, Value, Values};
 use super::failure::{EtcdError, Failure, Step};
 use super::gateway::{ANSWER_BYTES_MAX, Gateway};
 use super::options::Options;
@@ -104,8 +104,13 @@ impl Client {
     fn read(&mut self, range: &Range) -> Result<Vec<Value>, EtcdError> {
         let bytes_max = self.options.value_bytes_max;
         self.ask(|gateway| {
-            let Content { values, .. } = content::read(gateway, range, bytes_max, &[])?;
-            values
+            let known = Values::default();
+            let Content { values, .. } = content::read(gateway, range, bytes_max, &known)?;
+            let Values { loaded, too_large } = values?;
+            match too_large.into_iter().next() {
+                Some(too_large) => Err(too_large.into_failure(gateway)),
+                None => Ok(loaded),
+            }
         })
     }
 

@@ -6,7 +6,7 @@
 
 use super::failure::{Failure, Kind, Step};
 use super::gateway::{ANSWER_BYTES_MAX, Gateway, Overflow};
-use super::wire::{Answer, Bytes, Number, RangeRequest};
+use super::wire::{Answer, Bytes, KeyValue, Number, RangeRequest};
 use crate::text::shown;
 
 /// Keys below one key that are loaded.
@@ -29,6 +29,26 @@ pub struct Value {
     pub bytes: Vec<u8>,
 }
 
+/// A value over the limit, which is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Its key; what is not UTF-8 in it is replaced.
+    pub key: String,
+    /// The revision that wrote it.
+    pub mod_revision: i64,
+    /// How large it is and may be, in a sentence.
+    pub problem: String,
+}
+
+/// The values of a range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Values {
+    /// In order of keys.
+    pub loaded: Vec<Value>,
+    /// Those over the limit, in order of keys.
+    pub too_large: Vec<TooLarge>,
+}
+
 /// One key, or all below one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
@@ -42,8 +62,16 @@ pub enum Range {
 pub struct Content {
     /// As of this revision.
     pub revision: i64,
-    /// In order of keys; or what of it is too large.
-    pub values: Result<Vec<Value>, Failure>,
+    /// Or why there is too much of them.
+    pub values: Result<Values, Failure>,
+}
+
+impl TooLarge {
+    /// The same for whoever needs all values or none.
+    pub fn into_failure(self, gateway: &Gateway) -> Failure {
+        let hint = "shorten the value, or spread it over several keys";
+        too_large(gateway, self.problem, hint)
+    }
 }
 
 impl Range {
@@ -87,6 +115,7 @@ impl Range {
 }
 
 /// Reads a range. Values in `known` that were not written again are taken from it.
+/// One over the limit does not keep back the others.
 ///
 /// # Errors
 /// In [`Step::Range`] or before.
@@ -94,7 +123,7 @@ pub fn read(
     gateway: &mut Gateway,
     range: &Range,
     value_bytes_max: usize,
-    known: &[Value],
+    known: &Values,
 ) -> Result<Content, Failure> {
     let mut reads = 0;
     loop {
@@ -126,7 +155,7 @@ fn read_once(
     gateway: &mut Gateway,
     range: &Range,
     value_bytes_max: usize,
-    known: &[Value],
+    known: &Values,
 ) -> Result<Content, Failure> {
     let list = list_keys(gateway, range)?;
     let revision = list.header.revision.0;
@@ -137,31 +166,40 @@ fn read_once(
         let hint = "keep only what belongs there below that key";
         return content(Err(too_large(gateway, problem, hint)));
     }
-    let (mut values, mut bytes_sum) = (Vec::with_capacity(list.kvs.len()), 0);
+    let (mut values, mut bytes_sum) = (Values::default(), 0);
     for entry in list.kvs {
-        let is_same = |value: &&Value| {
-            value.mod_revision == entry.mod_revision.0 && value.key.as_bytes() == entry.key.0
+        let found = match known.find(&entry) {
+            Some(found) => found,
+            None => read_value(gateway, &entry, revision, value_bytes_max)?,
         };
-        let found = match known.iter().find(is_same) {
-            Some(value) => Ok(value.bytes.clone()),
-            None => read_value(gateway, &entry.key, revision, value_bytes_max)?,
-        };
-        let bytes = match found {
-            Ok(bytes) => bytes,
-            Err(too_large) => return content(Err(too_large)),
-        };
-        bytes_sum += bytes.len();
+        match found {
+            Ok(value) => {
+                bytes_sum += value.bytes.len();
+                values.loaded.push(value);
+            }
+            Err(too_large) => values.too_large.push(too_large),
+        }
         if bytes_sum > CONTENT_BYTES_MAX {
             let problem = format!("the values below {below} have over {CONTENT_BYTES_MAX} bytes");
             return content(Err(too_large(gateway, problem, "shorten the values")));
         }
-        values.push(Value {
-            key: String::from_utf8_lossy(&entry.key.0).into_owned(),
-            mod_revision: entry.mod_revision.0,
-            bytes,
-        });
     }
     content(Ok(values))
+}
+
+impl Values {
+    /// What is known of a listed key, if it was not written again.
+    fn find(&self, listed: &KeyValue) -> Option<Result<Value, TooLarge>> {
+        let is_same = |key: &str, mod_revision: i64| {
+            mod_revision == listed.mod_revision.0 && key.as_bytes() == listed.key.0
+        };
+        let loaded = self.loaded.iter();
+        let mut loaded = loaded.filter(|value| is_same(&value.key, value.mod_revision));
+        let too_large = self.too_large.iter();
+        let mut too_large = too_large.filter(|value| is_same(&value.key, value.mod_revision));
+        let refused = || too_large.next().cloned().map(Err);
+        loaded.next().cloned().map(Ok).or_else(refused)
+    }
 }
 
 /// The keys of a range and their revisions, one more than are loaded at most.
@@ -180,36 +218,44 @@ fn list_keys(gateway: &mut Gateway, range: &Range) -> Result<Answer, Failure> {
 /// One value as of `revision`; the inner error says that it is too large.
 fn read_value(
     gateway: &mut Gateway,
-    key: &Bytes,
+    listed: &KeyValue,
     revision: i64,
     bytes_max: usize,
-) -> Result<Result<Vec<u8>, Failure>, Failure> {
+) -> Result<Result<Value, TooLarge>, Failure> {
     let request = RangeRequest {
-        key: key.clone(),
+        key: listed.key.clone(),
         revision: Some(Number(revision)),
         ..RangeRequest::default()
     };
-    let room = (bytes_max + key.0.len()).div_ceil(3).saturating_mul(4);
-    let size = match ask(
-        gateway,
-        &request,
-        room.saturating_add(ANSWER_OVERHEAD_BYTES),
-    )? {
+    let key = String::from_utf8_lossy(&listed.key.0).into_owned();
+    let mod_revision = listed.mod_revision.0;
+    let room = (bytes_max + listed.key.0.len()).div_ceil(3);
+    let room = room.saturating_mul(4).saturating_add(ANSWER_OVERHEAD_BYTES);
+    let size = match ask(gateway, &request, room)? {
         Ok(answer) => {
             let value = answer.kvs.into_iter().next().map(|kv| kv.value.0);
-            let value = value.ok_or_else(|| garbled(gateway, "a listed key has no value"))?;
-            if value.len() <= bytes_max {
-                return Ok(Ok(value));
+            let bytes = value.ok_or_else(|| garbled(gateway, "a listed key has no value"))?;
+            if bytes.len() <= bytes_max {
+                return Ok(Ok(Value {
+                    key,
+                    mod_revision,
+                    bytes,
+                }));
             }
-            Some(value.len() as u64)
+            Some(bytes.len() as u64)
         }
         Err(overflow) => overflow.value_bytes,
     };
-    let key = shown(String::from_utf8_lossy(&key.0).as_ref());
     let size = size.map_or("far too many".to_owned(), |size| size.to_string());
-    let problem = format!("the value of {key} has {size} bytes, of which {bytes_max} are allowed");
-    let hint = "shorten the value, or spread it over several keys";
-    Ok(Err(too_large(gateway, problem, hint)))
+    let problem = format!(
+        "the value of {} has {size} bytes, of which {bytes_max} are allowed",
+        shown(&key)
+    );
+    Ok(Err(TooLarge {
+        key,
+        mod_revision,
+        problem,
+    }))
 }
 
 fn ask(

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
-use super::content::{self, Content, Range, Value};
+use super::content::{self, Content, Range, Values};
 use super::failure::{EtcdError, Failure, Kind};
 use super::gateway::{Gateway, Wires};
 use super::options::Options;
@@ -44,8 +44,8 @@ pub enum Event {
         key: String,
         /// The content is as of this revision.
         revision: i64,
-        /// In order of keys.
-        values: Vec<Value>,
+        /// Those over the limit are among them, but not loaded.
+        values: Values,
     },
     /// It cannot be followed at the moment; what was told before still holds.
     Trouble {
@@ -145,7 +145,7 @@ struct Follower {
     /// The content is too large to be told, and why.
     too_large: Option<Failure>,
     /// The content that was told last.
-    values: Option<Vec<Value>>,
+    values: Option<Values>,
     /// It was read in this session. What is older may be of another etcd: after
     /// a restored backup, revisions come twice.
     is_fresh: bool,
@@ -316,8 +316,9 @@ impl Follower {
 
     /// Lists, and tells what has changed.
     fn refresh(&mut self, gateway: &mut Gateway) -> Result<Refreshed, End> {
-        let known = self.values.as_deref().filter(|_| self.is_fresh);
-        let (known, bytes_max) = (known.unwrap_or_default(), self.options.value_bytes_max);
+        let (nothing, bytes_max) = (Values::default(), self.options.value_bytes_max);
+        let known = self.values.as_ref().filter(|_| self.is_fresh);
+        let known = known.unwrap_or(&nothing);
         let Content { revision, values } = content::read(gateway, &self.range, bytes_max, known)?;
         let values = match values {
             Ok(values) => values,

@@ -17,7 +17,7 @@ mod watch;
 mod wire;
 
 pub use client::Client;
-pub use content::Value;
+pub use content::{TooLarge, Value, Values};
 pub use endpoint::{Endpoint, EndpointError};
 pub use failure::{EtcdError, Failure, Kind, Step};
 pub use follow::{Event, follow};
