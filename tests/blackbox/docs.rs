@@ -52,6 +52,18 @@ fn every_command_of_the_examples_is_accepted() {
     }
 }
 
+/// `pgrep logship` was content with a `logship tail` that another line had started,
+/// and the dead daemon stayed dead.
+#[test]
+fn the_daemon_is_started_by_cron_unless_a_lock_says_that_it_runs() {
+    let crontab = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/logship.cron");
+    let text = fs::read_to_string(crontab).unwrap();
+    let daemons = text.lines().filter(|line| line.contains("logship run "));
+    let locked = " root flock -n /run/lock/logship.lock /usr/local/bin/logship run ";
+    assert!(daemons.clone().all(|line| line.contains(locked)), "{text}");
+    assert_eq!(daemons.count(), 2);
+}
+
 /// A config is what has sources, or what they come from.
 #[test]
 fn every_config_of_the_readme_is_good() {
@@ -109,7 +121,8 @@ struct Invocation {
 
 impl Invocation {
     /// Finds our program in the words of one command, behind whatever may stand
-    /// before it: variables, `nohup`, the five fields of a crontab.
+    /// before it: variables, `nohup`, `flock` with its arguments, the five fields of a
+    /// crontab.
     fn of(words: &[String]) -> Option<Invocation> {
         let prefix = |word: &&String| {
             let variable = word
@@ -121,7 +134,18 @@ impl Invocation {
             variable
                 || field
                 || [
-                    "nohup", "sudo", "exec", "time", "env", "$", "#", "root", "@reboot",
+                    "nohup",
+                    "sudo",
+                    "exec",
+                    "time",
+                    "env",
+                    "$",
+                    "#",
+                    "root",
+                    "@reboot",
+                    "flock",
+                    "-n",
+                    "/run/lock/logship.lock",
                 ]
                 .contains(&&***word)
         };
