@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use crossbeam_channel::Receiver;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{self, FileConfig, Follower, Mistake, Plan, Sink, Surroundings};
 use crate::exit::Exit;
 use crate::ledger::Figures;
-use crate::supervisor::{self, Watch};
+use crate::supervisor::{self, Signal, Watch};
 use crate::text::shown;
 
 pub use args::{
@@ -82,6 +83,10 @@ fn lost(error: &io::Error) -> Exit {
 }
 
 fn daemon(args: &RunArgs) -> Exit {
+    let signals = match listen(true) {
+        Ok(signals) => signals,
+        Err(exit) => return exit,
+    };
     let config = match load(&args.config) {
         Ok(config) => config,
         Err(exit) => return exit,
@@ -105,12 +110,16 @@ fn daemon(args: &RunArgs) -> Exit {
         shown(&args.config)
     );
     let follower = Follower::new(args.config.clone(), config, around);
-    let exit = start(follower.plan().clone(), Some(follower), &progress);
+    let exit = start(follower.plan().clone(), Some(follower), &signals, &progress);
     log::logger().flush();
     exit
 }
 
 fn tail(args: &TailArgs) -> Exit {
+    let signals = match listen(false) {
+        Ok(signals) => signals,
+        Err(exit) => return exit,
+    };
     let around = match surroundings() {
         Ok(around) => around,
         Err(error) => return lost(&error),
@@ -131,19 +140,25 @@ fn tail(args: &TailArgs) -> Exit {
         complain(&format!("cannot open log file '{path}': {error}"), None);
         return Exit::CouldNotRun;
     }
-    let exit = start(plan, None, &progress);
+    let exit = start(plan, None, &signals, &progress);
     log::logger().flush();
     exit
 }
 
-fn start(plan: Plan, follower: Option<Follower>, progress: &progress::Progress) -> Exit {
-    let signals = match signals::listen(follower.is_some()) {
-        Ok(signals) => signals,
-        Err(error) => {
-            complain(&format!("cannot handle signals: {error}"), None);
-            return Exit::CouldNotRun;
-        }
-    };
+/// The first thing that is done: a signal that comes before it kills the process.
+fn listen(to_reload: bool) -> Result<Receiver<Signal>, Exit> {
+    signals::listen(to_reload).map_err(|error| {
+        complain(&format!("cannot handle signals: {error}"), None);
+        Exit::CouldNotRun
+    })
+}
+
+fn start(
+    plan: Plan,
+    follower: Option<Follower>,
+    signals: &Receiver<Signal>,
+    progress: &progress::Progress,
+) -> Exit {
     raise_file_limit();
     if let Sink::Stdout = plan.pool.sink {
         let missing = follower
@@ -158,7 +173,7 @@ fn start(plan: Plan, follower: Option<Follower>, progress: &progress::Progress) 
         } else {
             None
         };
-        supervisor::run(plan, follower, &signals, watch)
+        supervisor::run(plan, follower, signals, watch)
     };
     progress.finish();
     outcome.unwrap_or_else(|error| {

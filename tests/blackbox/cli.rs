@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -707,6 +708,26 @@ fn a_signal_soon_after_the_start_is_a_clean_end() {
         let shipper = tail.start();
         shipper.next_lines(1);
         shipper.stop().exits(0);
+    }
+}
+
+/// The handlers were installed after the config was read: a hangup or a stop in the
+/// first milliseconds killed the daemon.
+#[test]
+fn a_signal_while_the_config_is_read_is_no_death() {
+    for signal in [Signal::HUP, Signal::TERM] {
+        let world = World::new();
+        let config = world.path("c.json");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &config, kind, mode, 0).unwrap();
+        let shipper = world.logship(["run", "--config", "c.json"]).start();
+        // It is opened when it is being read, and not before.
+        let mut writer = fs::File::options().write(true).open(&config).unwrap();
+        shipper.signal(signal);
+        writer.write_all(b"{ no config").unwrap();
+        drop(writer);
+        shipper.ends().exits(2).said("c.json:1:");
     }
 }
 
