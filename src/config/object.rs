@@ -505,6 +505,11 @@ impl<'a> Object<'a> {
         report: &mut Report,
     ) -> Option<Found<PathBuf>> {
         let found = self.text(name, report)?;
+        if found.value.contains('\0') {
+            let problem = "holds a NUL character, which no file name can hold";
+            report.wrong(found.at, &found.key, problem);
+            return None;
+        }
         Some(found.map(|text| directory.join(text).components().collect()))
     }
 

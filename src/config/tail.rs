@@ -200,8 +200,8 @@ fn plain(directory: &Path, path: &Path) -> PathBuf {
 }
 
 fn parse_brokers(text: &str) -> Vec<Result<Address, String>> {
-    text.split(',')
-        .map(|one| one.trim().parse().map_err(|error| format!("{error}")))
+    Address::split(text)
+        .map(|one| one.parse().map_err(|error| format!("{error}")))
         .collect()
 }
 

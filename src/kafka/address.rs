@@ -29,6 +29,14 @@ impl Address {
         }
     }
 
+    /// The pieces of a list with commas. One with user and password stays whole: a
+    /// password may hold a comma, and no piece of it may be shown.
+    pub fn split(text: &str) -> impl Iterator<Item = &str> {
+        let has_password = text.contains('@');
+        text.split(move |c| c == ',' && !has_password)
+            .map(str::trim)
+    }
+
     /// Host name or IP address, an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -48,6 +56,12 @@ impl FromStr for Address {
             text: text.to_owned(),
             problem,
         };
+        if let Some((_, address)) = text.rsplit_once('@') {
+            return Err(AddressError {
+                text: format!("...@{address}"), // what stands before it may be a password
+                problem: "user and password belong into kafka.sasl",
+            });
+        }
         if text.contains("://") {
             return Err(wrong("leave the scheme away"));
         }
@@ -111,6 +125,19 @@ mod tests {
     fn an_address_reads_back_as_it_was_written() {
         for text in ["localhost:9092", "10.0.0.1:1", "[::1]:65535", "a-b.c_d:9"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn user_and_password_in_an_address_are_refused_and_not_shown() {
+        for text in [
+            "user:hunter2@h:1",
+            "kafka://user:hunter2@h:1",
+            "a:hunter2@x@h:1",
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            let expected = "'...@h:1' is not HOST:PORT: user and password belong into kafka.sasl";
+            assert_eq!(error, expected);
         }
     }
 

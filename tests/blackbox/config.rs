@@ -405,6 +405,21 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "c.json",
+        "{\"sources\": [{\"path\": \"/a\\u0000.log\", \"topic\": \"a\"}],\n \"state_dir\": \"a\\u0000b\"}",
+        &[
+            "1:23: sources[0].path: '/a\\0.log' holds a NUL character, which no file name can hold",
+            "2:15: state_dir: holds a NUL character, which no file name can hold",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"user:hun,ter2@h:1\"]}}",
+        &[
+            "2:24: kafka.brokers[0]: '...@h:1' is not HOST:PORT: user and password belong into kafka.sasl",
+        ],
+    ),
+    (
+        "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"queue\": {\"bytes\": 0}}",
         &["1:68: queue.bytes: must be from 1MiB to 1GiB, got 0"],
     ),
@@ -686,6 +701,21 @@ fn both_ways_to_name_the_file_and_none_or_two() {
         .run()
         .exits(2);
     world.logship(["run"]).run().exits(2).said("--config");
+}
+
+#[test]
+fn a_variable_of_the_shell_in_a_path_is_a_warning() {
+    let world = World::new();
+    let text =
+        r#"{"sources": [{"path": "$HOME/x.log", "topic": "a"}, {"path": "a$.log", "topic": "a"}]}"#;
+    let ended = check(&world, "c.json", text).exits(0);
+    let warning = "c.json:1:23: warning: sources[0].path: '$HOME' is not filled in: '${HOME}' is";
+    assert_eq!(ended.stderr.lines().next(), Some(warning));
+    assert!(
+        !ended.stderr.contains("sources[1].path"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]

@@ -85,8 +85,8 @@ fn brokers(kafka: &Object, report: &mut Report) -> Vec<Address> {
     }
     let mut brokers = Vec::new();
     for found in texts {
-        for text in found.value.split(',') {
-            match text.trim().parse::<Address>() {
+        for text in Address::split(&found.value) {
+            match text.parse::<Address>() {
                 Ok(address) => brokers.push(address),
                 Err(error) => report.wrong(found.at, &found.key, error.to_string()),
             }

@@ -125,6 +125,7 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
     let text = &found.value;
     let problem = match context.directory {
         None if !text.starts_with('/') => Some("must be absolute in etcd"),
+        _ if text.contains('\0') => Some("holds a NUL character, which no file name can hold"),
         _ if text == "-" => Some("is standard input only for 'logship tail': name files"),
         _ if text.ends_with('/') => {
             Some("names a directory: name the files in it, like 'DIR/*.log'")
@@ -138,6 +139,10 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
             format!("'{}' {problem}", shorten(text)),
         );
         return None;
+    }
+    if let (Some(name), Some(_)) = (shell_variable(text), context.directory) {
+        let problem = format!("'${name}' is not filled in: '${{{name}}}' is");
+        report.warn(found.at, &found.key, problem);
     }
     let pattern = match Pattern::new(text, context.directory.unwrap_or(Path::new("/"))) {
         Ok(pattern) => pattern,
@@ -158,6 +163,17 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
         );
     }
     Some(pattern)
+}
+
+/// A name that a shell would have filled in: `HOME` in `$HOME/x.log`.
+fn shell_variable(text: &str) -> Option<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split('$').skip(1).find_map(|rest| {
+        let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+        let name = &rest[..end];
+        name.starts_with(|c: char| !c.is_ascii_digit())
+            .then_some(name)
+    })
 }
 
 fn exclude(entry: &Object, context: &Context, report: &mut Report) -> Vec<Exclude> {
