@@ -390,7 +390,8 @@ pub const KEYS: &[Key] = &[
         TEXTS,
         "(everything)",
         r#"["/var/log/**"]"#,
-        "Patterns for the files that sources from etcd may read; symbolic links are followed first. A value that reaches outside is refused whole. \
+        "Patterns for the files that sources from etcd may read; symbolic links are followed first; a hard link inside is a file inside (the kernel's fs.protected_hardlinks keeps others from making one to a file that they \
+         may not read and write). A value that reaches outside is refused whole. \
          A path of a directory means all that is below it. Without it, or with \"/**\", whoever writes to etcd can read every file that logship can, except \
          a few that are always denied: the state directory, the password files, and unless named here /proc, /sys, /dev, /run/secrets, /etc/shadow and the like, \
          private keys and what is below .ssh.",
