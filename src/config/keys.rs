@@ -72,7 +72,8 @@ pub const KEYS: &[Key] = &[
         REQUIRED,
         r#""/var/log/nginx/*.log""#,
         "The files. '*' and '?' stand for anything within a name, '**' for any directories, '[...]' and '{a,b}' for one of several; a backslash takes \
-         the meaning away. Files that appear later are found. Names that begin with a dot are matched only by a pattern whose last part begins with one. \
+         the meaning away. Files that appear later are found. '*' and '**' do not \
+         follow linked directories. Names that begin with a dot are matched only by a pattern whose last part begins with one. \
          A relative path is taken from the directory of the config file; in etcd it must be absolute.",
     ),
     key(
