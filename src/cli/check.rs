@@ -74,6 +74,8 @@ pub fn shown_warning(warning: &Mistake) -> String {
 /// The files that were found.
 struct Survey<'a> {
     sources: Vec<Surveyed<'a>>,
+    /// Directories that could not be read, and why.
+    unreadable: Vec<(PathBuf, io::Error)>,
 }
 
 /// The files of one source.
@@ -85,14 +87,14 @@ struct Surveyed<'a> {
 
 impl<'a> Survey<'a> {
     fn of(sources: &'a [Arc<Source>]) -> Survey<'a> {
-        let found = scan(sources.to_vec());
+        let scanned = scan(sources.to_vec());
         let bare = |source: &Arc<Source>| {
             Arc::new(Source::new(source.pattern.clone(), Arc::clone(&source.job)))
         };
-        let surveyed = sources.iter().zip(found).map(|(source, files)| {
+        let surveyed = sources.iter().zip(scanned.files).map(|(source, files)| {
             let all = match source.exclude.is_empty() {
                 true => files.len(),
-                false => scan(vec![bare(source)]).iter().map(Vec::len).sum(),
+                false => scan(vec![bare(source)]).files.iter().map(Vec::len).sum(),
             };
             Surveyed {
                 source,
@@ -102,6 +104,7 @@ impl<'a> Survey<'a> {
         });
         Survey {
             sources: surveyed.collect(),
+            unreadable: scanned.unreadable,
         }
     }
 
@@ -120,6 +123,7 @@ impl<'a> Survey<'a> {
         let mut holders: BTreeMap<&Path, Vec<&Arc<Source>>> = BTreeMap::new();
         for one in &self.sources {
             warnings.extend(one.warnings());
+            warnings.extend(one.unreadable(&self.unreadable));
             for (path, _) in &one.files {
                 holders.entry(path).or_default().push(one.source);
             }
@@ -137,19 +141,31 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// One look, as `run` begins with; by source.
-fn scan(sources: Vec<Arc<Source>>) -> Vec<Vec<(PathBuf, u64)>> {
+/// What one look has found.
+struct Scanned {
+    /// With their sizes, by source.
+    files: Vec<Vec<(PathBuf, u64)>>,
+    /// Directories that could not be read, and why.
+    unreadable: Vec<(PathBuf, io::Error)>,
+}
+
+/// One look, as `run` begins with.
+fn scan(sources: Vec<Arc<Source>>) -> Scanned {
     let index: HashMap<*const Source, usize> = sources
         .iter()
         .enumerate()
         .map(|(n, source)| (Arc::as_ptr(source), n))
         .collect();
     let mut files = vec![Vec::new(); sources.len()];
-    for found in Discovery::new(sources, Registry::default()).scan() {
+    let mut discovery = Discovery::new(sources, Registry::default());
+    for found in discovery.scan() {
         let bytes = fs::metadata(&found.path).map_or(0, |meta| meta.len());
         files[index[&Arc::as_ptr(&found.source)]].push((found.path, bytes));
     }
-    files
+    Scanned {
+        files,
+        unreadable: discovery.unreadable(),
+    }
 }
 
 fn shared_warning(path: &Path, sources: &[&Arc<Source>]) -> Option<String> {
@@ -200,6 +216,19 @@ impl Surveyed<'_> {
             .into_iter()
             .map(|problem| format!("{origin}: warning: path: {problem}"))
             .collect()
+    }
+
+    /// What of the directories below this source's base could not be read.
+    fn unreadable(&self, directories: &[(PathBuf, io::Error)]) -> Vec<String> {
+        let (base, origin) = (self.source.pattern.base(), &self.source.origin);
+        let below = directories
+            .iter()
+            .filter(|(path, _)| path.starts_with(base) && path != base);
+        let told = below.take(SHOWN_MAX).map(|(path, error)| {
+            let path = shown(path);
+            format!("{origin}: warning: path: cannot look into '{path}': {error}")
+        });
+        told.collect()
     }
 
     fn why_nothing(&self) -> String {

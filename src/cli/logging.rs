@@ -9,6 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
+use time::format_description::FormatItem;
+use time::macros::format_description;
+
 use simplelog::{ColorChoice, Config, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
 
 use super::args::LoggingArgs;
@@ -16,6 +19,10 @@ use super::progress::Progress;
 
 /// How often a log file's path is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// RFC 3339 in UTC, with milliseconds, as wide as every other.
+const TIME: &[FormatItem] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Starts the log: to standard error, in colours on a terminal, or to a file.
 ///
@@ -65,7 +72,7 @@ fn tell_panic(info: &PanicHookInfo) {
 
 fn config() -> Config {
     ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        .set_time_format_custom(TIME)
         .set_target_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Trace)
         .set_location_level(LevelFilter::Off)

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +185,8 @@ pub struct Discovery {
     tree: Tree,
     registry: Registry,
     told: HashSet<PathBuf>,
+    /// Directories that could not be read, and why.
+    unreadable: Vec<(PathBuf, io::Error)>,
     sleepers: Sleepers,
     /// Its thread runs: there is nobody else to tell what was not found.
     running: bool,
@@ -197,6 +200,7 @@ impl Discovery {
             tree: Tree::default(),
             registry,
             told: HashSet::new(),
+            unreadable: Vec::new(),
             sleepers: Sleepers::default(),
             running: false,
         };
@@ -279,6 +283,11 @@ impl Discovery {
         self.watched.iter().filter(empty).map(|one| &one.source)
     }
 
+    /// The directories that could not be read, and why.
+    pub fn unreadable(self) -> Vec<(PathBuf, io::Error)> {
+        self.unreadable
+    }
+
     /// Looks which files match, if a directory has changed since the last look.
     /// False when none has.
     fn refresh(&mut self, one: &mut Watched) -> bool {
@@ -307,6 +316,7 @@ impl Discovery {
             for (path, error) in self.tree.troubles() {
                 if self.told.len() < TOLD_MAX && self.told.insert(path.clone()) {
                     log::warn!("cannot read directory={} error={error}", shown(&path));
+                    self.unreadable.push((path, error));
                 }
             }
         }

@@ -1009,3 +1009,27 @@ fn connect_reads_what_stands_in_etcd_and_checks_it_too() {
         "value of /bad: FAILED: /bad:1:11: [0].path: '/etc/a' is outside of etcd.allowed_paths";
     assert!(shown.contains(told), "{shown}");
 }
+
+#[test]
+fn a_directory_that_cannot_be_looked_into_is_a_warning() {
+    let world = World::new();
+    world.dir("logs/open");
+    let closed = world.dir("logs/closed");
+    world.log("logs/open/a.log").write(["one"]);
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    write(
+        &world,
+        "c.json",
+        r#"{"sources": [{"path": "logs/**/*.log", "topic": "t"}]}"#,
+    );
+    let ended = world
+        .logship(["check-config", "c.json"])
+        .unprivileged()
+        .run();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let told = format!(
+        "c.json:1:14: warning: path: cannot look into '{}': Permission denied (os error 13)",
+        closed.display()
+    );
+    ended.exits(0).said(&told);
+}
