@@ -9,13 +9,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::{Content, Entry, Flaw, Spot, Value};
+use super::document::{Content, Entry, Flaw, Form, Spot, Value};
 use super::file::{ENTRY, LEAST};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Mistake, Place, keys, variables};
 
 /// Longest piece of a value that a message quotes, in characters.
 const QUOTE_CHARS_MAX: usize = 100;
+/// What is said of a path that a shell would take from somebody's home.
+pub const NO_HOME: &str = "'~' is not expanded: write the full path";
 /// Mistakes that are told of one document, and warnings.
 const TOLD_MAX: usize = 1_000;
 
@@ -386,13 +388,19 @@ impl<'a> Object<'a> {
 
     /// True or false.
     pub fn flag(&self, name: &str, report: &mut Report) -> Option<bool> {
+        let entry = self.entry(name)?;
+        let quotes = match entry.value.form {
+            Form::Quoted => " without quotes",
+            _ => "",
+        };
         self.scalar(name, report, |value| match value {
             Scalar::Bool(flag) => Ok(*flag),
             Scalar::Filled("true") => Ok(true),
             Scalar::Filled("false") => Ok(false),
             Scalar::Text(text) => Err(Some(format!(
-                "must be true or false without quotes, got '{}'",
-                shorten(text)
+                "must be true or false{quotes}, got '{}'{}",
+                shorten(text),
+                meant_flag(text)
             ))),
             _ => Err(None),
         })
@@ -505,10 +513,12 @@ impl<'a> Object<'a> {
         report: &mut Report,
     ) -> Option<Found<PathBuf>> {
         let found = self.text(name, report)?;
-        if found.value.contains('\0') {
-            let problem = "holds a NUL character, which no file name can hold";
+        if let Some(problem) = no_path(&found.value) {
             report.wrong(found.at, &found.key, problem);
             return None;
+        }
+        if is_home(&found.value) {
+            report.warn(found.at, &found.key, NO_HOME);
         }
         Some(found.map(|text| directory.join(text).components().collect()))
     }
@@ -595,6 +605,26 @@ impl<'a> Object<'a> {
     }
 }
 
+/// What is wrong with a text that cannot be meant as a path.
+pub fn no_path(text: &str) -> Option<&'static str> {
+    if text.contains('\0') {
+        Some("holds a NUL character, which no file name can hold")
+    } else if text.trim_end_matches(['\n', '\r']).contains(['\n', '\r']) {
+        Some("holds a line break: a backslash is written \\\\")
+    } else if text.ends_with(['\n', '\r']) {
+        Some("ends with a line break: remove it")
+    } else if text.contains('\t') {
+        Some("holds a tab: a backslash is written \\\\")
+    } else {
+        None
+    }
+}
+
+/// True for a path that a shell would take from somebody's home.
+pub fn is_home(text: &str) -> bool {
+    text == "~" || text.starts_with("~/")
+}
+
 /// The objects of a list.
 pub fn objects_of<'a>(
     items: &'a [Value],
@@ -624,6 +654,15 @@ fn alternatives<'a>(words: impl Iterator<Item = &'a str>) -> String {
     match words.as_slice() {
         [] => last,
         others => format!("{} or {last}", others.join(", ")),
+    }
+}
+
+/// What to write instead of a word that means true or false elsewhere.
+fn meant_flag(text: &str) -> &'static str {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" | "1" => ": write true",
+        "no" | "n" | "off" | "0" => ": write false",
+        _ => "",
     }
 }
 

@@ -275,8 +275,34 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "sources:\n  - path: /a\n    topic: 2024\n    skip_empty: yes\n",
         &[
             "3:12: sources[0].topic: must be a string like \"nginx\"; got the number 2024: put it in quotes",
-            "4:17: sources[0].skip_empty: must be true or false without quotes, got 'yes'",
+            "4:17: sources[0].skip_empty: must be true or false, got 'yes': write true",
         ],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: /a\n    topic: a\n    skip_empty: 'Off'\n",
+        &[
+            "4:17: sources[0].skip_empty: must be true or false without quotes, got 'Off': write false",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"C:\\new\", \"topic\": \"a\"},\n {\"path\": \"C:\\temp\", \"topic\": \"a\"}],\n \"state_dir\": \"a\\nb\"}",
+        &[
+            "1:23: sources[0].path: 'C:\\new' holds a line break: a backslash is written \\\\",
+            "2:11: sources[1].path: 'C:\\temp' holds a tab: a backslash is written \\\\",
+            "3:15: state_dir: holds a line break: a backslash is written \\\\",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: |\n      /a\n    topic: a\n",
+        &["3:7: sources[0].path: '/a\\n' ends with a line break: remove it"],
+    ),
+    (
+        "c.yaml",
+        "etcd:\n  endpoints: ['http://e:1']\n  keys: [/k]\n  username: me\n  password_file: ~/x\n",
+        &["5:18: etcd.password_file: '~' is not expanded: write the full path"],
     ),
     (
         "c.json",
@@ -715,6 +741,31 @@ fn a_variable_of_the_shell_in_a_path_is_a_warning() {
         !ended.stderr.contains("sources[1].path"),
         "{}",
         ended.stderr
+    );
+}
+
+#[test]
+fn a_path_that_a_shell_would_have_split_or_expanded_is_a_warning() {
+    let world = World::new();
+    let text = "sources:
+  - {path: ~/a.log, topic: a}
+  - {path: /no/a /no/b, topic: a}
+  - {path: '/no/a,/no/b', topic: a}
+  - {path: '/no/{a,/b}', topic: a}
+state_dir: ~/state
+";
+    let ended = check(&world, "c.yaml", text).exits(0);
+    let lines: Vec<&str> = ended.stderr.lines().take(5).collect();
+    let two = "looks like two paths: use one source per path";
+    let home = "'~' is not expanded: write the full path";
+    assert_eq!(
+        lines[..4],
+        [
+            format!("c.yaml:2:12: warning: sources[0].path: {home}"),
+            format!("c.yaml:3:12: warning: sources[1].path: {two}"),
+            format!("c.yaml:4:12: warning: sources[2].path: {two}"),
+            format!("c.yaml:6:12: warning: state_dir: {home}"),
+        ]
     );
 }
 

@@ -9,7 +9,7 @@ use jsonc_parser::errors::{ParseError, ParseErrorKind};
 use jsonc_parser::{CollectOptions, ParseOptions, ParseStringErrorKind, parse_to_ast};
 use serde::de::IgnoredAny;
 
-use super::{Content, DEPTH_MAX, EMPTY, Entry, Flaw, Spot, VALUES_MAX, Value, end_of};
+use super::{Content, DEPTH_MAX, EMPTY, Entry, Flaw, Form, Spot, VALUES_MAX, Value, end_of};
 
 /// JSON and nothing else.
 const STRICT: ParseOptions = ParseOptions {
@@ -77,7 +77,15 @@ impl Tree<'_> {
                 )
             }
         };
-        Ok(Value { at: spot, content })
+        let form = match content {
+            Content::Text(_) => Form::Quoted,
+            _ => Form::Plain,
+        };
+        Ok(Value {
+            at: spot,
+            form,
+            content,
+        })
     }
 
     fn entry(&mut self, from: ast::ObjectProp, depth: usize) -> Result<Entry, Flaw> {

@@ -41,8 +41,21 @@ pub struct Spot {
 pub struct Value {
     /// Its first character.
     pub at: Spot,
+    /// How it was written.
+    pub form: Form,
     /// What it is.
     pub content: Content,
+}
+
+/// How a value was written, as far as messages need to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In quotes.
+    Quoted,
+    /// Not in quotes.
+    Plain,
+    /// Not at all: in YAML nothing stands behind the key, or below it.
+    Absent,
 }
 
 /// What a value is.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::json::{too_deep, too_many};
-use super::{Content, DEPTH_MAX, EMPTY, Entry, Flaw, Spot, VALUES_MAX, Value};
+use super::{Content, DEPTH_MAX, EMPTY, Entry, Flaw, Form, Spot, VALUES_MAX, Value};
 
 pub fn parse(text: &str) -> Result<Value, Flaw> {
     let mut tree = Tree {
@@ -59,6 +59,7 @@ impl<'a> Tree<'a> {
         if depth > DEPTH_MAX {
             return wrong(at, too_deep());
         }
+        let form = form(&event);
         let (content, anchor) = match event {
             Event::Alias(anchor) => return self.copy(anchor, at),
             Event::Scalar(text, style, anchor, tag) => {
@@ -74,7 +75,7 @@ impl<'a> Tree<'a> {
             }
             _ => return wrong(at, "a value is due here"),
         };
-        let value = Value { at, content };
+        let value = Value { at, form, content };
         if anchor > 0 {
             self.anchors
                 .insert(anchor, (value.clone(), self.values - before));
@@ -113,9 +114,9 @@ impl<'a> Tree<'a> {
         let Some((value, count)) = self.anchors.get(&anchor) else {
             return wrong(at, "the alias stands inside of what it stands for");
         };
-        let (value, count) = (value.content.clone(), *count);
+        let (value, count) = (value.clone(), *count);
         self.count(count, at)?;
-        Ok(Value { at, content: value })
+        Ok(Value { at, ..value })
     }
 
     fn count(&mut self, more: usize, at: Spot) -> Result<(), Flaw> {
@@ -124,6 +125,14 @@ impl<'a> Tree<'a> {
             return wrong(at, too_many());
         }
         Ok(())
+    }
+}
+
+fn form(event: &Event) -> Form {
+    match event {
+        Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) => Form::Quoted,
+        Event::Scalar(text, ScalarStyle::Plain, ..) if text.is_empty() => Form::Absent,
+        _ => Form::Plain,
     }
 }
 

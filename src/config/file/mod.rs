@@ -20,7 +20,7 @@ use crate::tail::{self, Source};
 use crate::text::shown;
 
 use super::document::{self, Content, Syntax, TEXT_BYTES_MAX, Value};
-use super::object::{Found, Object, Report, object_of, objects_of};
+use super::object::{Found, NO_HOME, Object, Report, object_of, objects_of};
 use super::{Mistake, Plan, Sink, Surroundings, defaults};
 
 pub use remote::{Remote, fill_in};
@@ -373,7 +373,12 @@ impl Files<'_> {
         match read_bounded(&found.value, 1) {
             Ok(_) => Some(found.value),
             Err(error) => {
-                report.wrong(found.at, &found.key, cannot_read(&found.value, &error));
+                let written = found.value.strip_prefix(self.directory);
+                let problem = match written {
+                    Ok(path) if path.starts_with("~") => NO_HOME.to_owned(),
+                    _ => cannot_read(&found.value, &error),
+                };
+                report.wrong(found.at, &found.key, problem);
                 None
             }
         }

@@ -8,7 +8,7 @@ use crate::kafka::check_topic_name;
 use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{Exclude, Fence, Job, Pattern, ReadFrom, Source, WhenFull};
 
-use super::super::object::{Object, Report, shorten};
+use super::super::object::{NO_HOME, Object, Report, is_home, no_path, shorten};
 
 /// Entries of a list, at most.
 const SOURCES_MAX: usize = 20_000;
@@ -125,12 +125,11 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
     let text = &found.value;
     let problem = match context.directory {
         None if !text.starts_with('/') => Some("must be absolute in etcd"),
-        _ if text.contains('\0') => Some("holds a NUL character, which no file name can hold"),
         _ if text == "-" => Some("is standard input only for 'logship tail': name files"),
         _ if text.ends_with('/') => {
             Some("names a directory: name the files in it, like 'DIR/*.log'")
         }
-        _ => None,
+        _ => no_path(text),
     };
     if let Some(problem) = problem {
         report.wrong(
@@ -142,6 +141,13 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
     }
     if let (Some(name), Some(_)) = (shell_variable(text), context.directory) {
         let problem = format!("'${name}' is not filled in: '${{{name}}}' is");
+        report.warn(found.at, &found.key, problem);
+    }
+    if is_home(text) {
+        report.warn(found.at, &found.key, NO_HOME);
+    }
+    if text.contains(" /") || text.contains(",/") && !text.contains('{') {
+        let problem = "looks like two paths: use one source per path";
         report.warn(found.at, &found.key, problem);
     }
     let pattern = match Pattern::new(text, context.directory.unwrap_or(Path::new("/"))) {
