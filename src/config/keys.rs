@@ -516,9 +516,28 @@ pub fn names_in(object: &str) -> impl Iterator<Item = &'static str> {
     })
 }
 
+/// Names that look like a known one and mean something else.
+const NO_SLIPS: [&str; 1] = ["include"];
+/// What keys are called elsewhere: the object, that name, and ours.
+const OTHER_NAMES: [(&str, &str, &str); 4] = [
+    ("kafka", "bootstrap.servers", "brokers"),
+    ("kafka", "bootstrap_servers", "brokers"),
+    ("kafka", "servers", "brokers"),
+    ("kafka", "hosts", "brokers"),
+];
+
 /// The name that was probably meant by one that may not stand in an object.
 pub fn nearest(object: &str, name: &str) -> Option<&'static str> {
     let lower = spelled(name);
+    if NO_SLIPS.contains(&lower.as_str()) {
+        return None;
+    }
+    let other = OTHER_NAMES
+        .iter()
+        .find(|(place, other, _)| (*place, *other) == (object, lower.as_str()));
+    if let Some((_, _, known)) = other {
+        return Some(known);
+    }
     let distance = |known: &str| strsim::damerau_levenshtein(&lower, known);
     let near = names_in(object).map(|known| (distance(known), known)).min();
     let (distance, known) = near?;
@@ -541,6 +560,13 @@ fn spelled(name: &str) -> String {
 
 /// What to say of a name that may not stand in an object.
 pub fn unknown(object: &str, name: &str) -> String {
+    if !object.is_empty() && names_in("").any(|known| known == name) {
+        let place = match object {
+            "sources[]" => "a source",
+            object => object,
+        };
+        return format!("belongs to the top level, not into {place}");
+    }
     if let Some(known) = nearest(object, name) {
         return format!("unknown key, did you mean '{known}'?");
     }
@@ -576,6 +602,22 @@ mod tests {
                 "",
                 "brokers",
                 "unknown key here, did you mean 'kafka.brokers'?",
+            ),
+            (
+                "kafka",
+                "bootstrap.servers",
+                "unknown key, did you mean 'brokers'?",
+            ),
+            ("kafka", "hosts", "unknown key, did you mean 'brokers'?"),
+            (
+                "sources[]",
+                "kafka",
+                "belongs to the top level, not into a source",
+            ),
+            (
+                "etcd",
+                "poll_interval_min",
+                "belongs to the top level, not into etcd",
             ),
             (
                 "queue",

@@ -16,6 +16,10 @@ use super::{Mistake, Place, keys, variables};
 
 /// Longest piece of a value that a message quotes, in characters.
 const QUOTE_CHARS_MAX: usize = 100;
+/// What is said of a key of YAML with nothing below it.
+const NO_KEYS: &str = "has nothing below it: indent its keys, or leave it away";
+const NO_ITEMS: &str =
+    "has nothing below it: write its items below, each behind a '- ', or leave it away";
 /// What is said of a path that a shell would take from somebody's home.
 pub const NO_HOME: &str = "'~' is not expanded: write the full path";
 /// Mistakes that are told of one document, and warnings.
@@ -170,6 +174,10 @@ pub fn object_of<'a>(
     table: &'static str,
     report: &mut Report,
 ) -> Option<Object<'a>> {
+    if value.form == Form::Absent && !key.is_empty() {
+        report.wrong(value.at, key, NO_KEYS);
+        return None;
+    }
     let Content::Object(entries) = &value.content else {
         let like = match table {
             "" => LEAST,
@@ -320,6 +328,16 @@ impl<'a> Object<'a> {
 
     /// A list of strings, none of them empty.
     pub fn texts(&self, name: &str, report: &mut Report) -> Option<Vec<Found<String>>> {
+        self.texts_with(name, |_| None, report)
+    }
+
+    /// The same; `advise` says what to write instead of an object in it.
+    pub fn texts_with(
+        &self,
+        name: &str,
+        advise: impl Fn(&[Entry]) -> Option<String>,
+        report: &mut Report,
+    ) -> Option<Vec<Found<String>>> {
         let entry = self.entry(name)?;
         let key = self.path_of(name);
         let Content::List(items) = &entry.value.content else {
@@ -330,11 +348,13 @@ impl<'a> Object<'a> {
         for (n, item) in items.iter().enumerate() {
             let key = format!("{key}[{n}]");
             let Content::Text(text) = &item.content else {
-                report.wrong(
-                    item.at,
-                    &key,
-                    format!("must be a string; {}", got(item, Wanted::Text)),
-                );
+                let advice = match &item.content {
+                    Content::Object(entries) => advise(entries),
+                    _ => None,
+                };
+                let advice = advice.map_or(String::new(), |advice| format!(": {advice}"));
+                let got = got(item, Wanted::Text);
+                report.wrong(item.at, &key, format!("must be a string; {got}{advice}"));
                 continue;
             };
             match report.fill_in(text, item.at, &key) {
@@ -479,6 +499,11 @@ impl<'a> Object<'a> {
             };
             let known = words.iter().find(|(word, _)| *word == text);
             known.map(|(_, meaning)| *meaning).ok_or_else(|| {
+                if let [(only, _)] = words {
+                    return Some(format!(
+                        "only \"{only}\" is supported: write \"{only}\", or leave the key away"
+                    ));
+                }
                 let due = alternatives(words.iter().map(|(word, _)| *word));
                 Some(format!("must be {due}, got '{}'", shorten(text)))
             })
@@ -581,6 +606,10 @@ impl<'a> Object<'a> {
     fn wrong_kind(&self, name: &str, value: &Value, report: &mut Report) {
         let row = self.row(name);
         let wanted = Wanted::of(row.kind);
+        if value.form == Form::Absent && wanted == Wanted::List {
+            report.wrong(value.at, &self.path_of(name), NO_ITEMS);
+            return;
+        }
         let like = if row.kind.contains("like") || row.kind.contains(" or false") {
             String::new()
         } else {
@@ -700,6 +729,7 @@ fn in_limits<T: PartialOrd>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Text,
+    Pattern,
     Number,
     List,
     Object,
@@ -710,7 +740,8 @@ impl Wanted {
     /// By the table's words.
     fn of(kind: &str) -> Wanted {
         match kind {
-            "a string" | "a path" | "a path or a pattern" => Wanted::Text,
+            "a string" | "a path" => Wanted::Text,
+            "a path or a pattern" => Wanted::Pattern,
             "a whole number" => Wanted::Number,
             "a list of strings" | "a list of objects" => Wanted::List,
             "an object" => Wanted::Object,
@@ -730,7 +761,12 @@ fn got(value: &Value, wanted: Wanted) -> String {
     };
     let advice = match (&value.content, wanted) {
         (Content::Null, _) => ": give a value, or leave the key out",
-        (Content::Bool(_) | Content::Number(_), Wanted::Text) => ": put it in quotes",
+        (Content::Bool(_) | Content::Number(_), Wanted::Text | Wanted::Pattern) => {
+            ": put it in quotes"
+        }
+        (Content::List(_), Wanted::Pattern) => {
+            ": use one source a path, or a pattern like \"/{a,b}\""
+        }
         (Content::Text(text), Wanted::Number) if text.parse::<u64>().is_ok() => {
             ": remove the quotes"
         }

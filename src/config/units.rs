@@ -21,8 +21,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "a duration needs a unit, like '{text}s' or '{text}ms'"
         ));
     }
-    humantime::parse_duration(text)
-        .map_err(|_| "not a duration like '250ms', '10s' or '1h 30m'".to_owned())
+    humantime::parse_duration(text).map_err(|error| match error {
+        humantime::DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => {
+            format!("'{}' is no unit: ms, s, m, h", unit.escape_debug())
+        }
+        _ => "not a duration like '250ms', '10s' or '1h 30m'".to_owned(),
+    })
 }
 
 /// Parses `900KiB`, `8 MiB`, `1MB`, `4096`: bytes without a unit. A unit that

@@ -44,6 +44,21 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "c.json",
+        "{\"sources\": [] # all\n}",
+        &["1:16: JSON has no comments: remove it, or use a .yaml file"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [],\n \"queue\": {\"bytes\": 8MiB}}",
+        &["2:21: needs double quotes: \"8MiB\""],
+    ),
+    (
+        "c.json",
+        "# all\nsources:\n  - path: /a\n    topic: a\n",
+        &["2:1: looks like YAML: name the file .yaml"],
+    ),
+    (
+        "c.json",
         "{'sources': []}",
         &["1:2: strings need double quotes"],
     ),
@@ -139,8 +154,25 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "c.yaml",
         "kafka:\nsources: []\n",
+        &["1:6: kafka: has nothing below it: indent its keys, or leave it away"],
+    ),
+    (
+        "c.yaml",
+        "kafka:\nbrokers: ['k:1']\nsources:\nqueue: ~\n",
         &[
-            "1:6: kafka: must be an object like {\"brokers\": [\"kafka1:9092\"]}; got null: give a value, or leave the key out",
+            "1:6: kafka: has nothing below it: indent its keys, or leave it away",
+            "2:1: brokers: unknown key here, did you mean 'kafka.brokers'?",
+            "3:8: sources: has nothing below it: write its items below, each behind a '- ', or leave it away",
+            "4:8: queue: must be an object like {\"bytes\": \"8MiB\"}; got null: give a value, or leave the key out",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"kafka\": {\"bootstrap.servers\": \"k:1\"},\n \"sources\": [{\"path\": \"/a\", \"topic\": \"a\",\n  \"include\": [\"b\"],\n  \"kafka\": {}}]}",
+        &[
+            "1:12: kafka.bootstrap.servers: unknown key, did you mean 'brokers'?",
+            "3:3: sources[0].include: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, read_from, when_full, line_bytes_max, skip_empty)",
+            "4:3: sources[0].kafka: belongs to the top level, not into a source",
         ],
     ),
     (
@@ -195,14 +227,14 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": [\"/a\", \"/b\"], \"topic\": \"a\"}]}",
         &[
-            "1:23: sources[0].path: must be a path or a pattern like \"/var/log/nginx/*.log\"; got a list",
+            "1:23: sources[0].path: must be a path or a pattern like \"/var/log/nginx/*.log\"; got a list: use one source a path, or a pattern like \"/{a,b}\"",
         ],
     ),
     (
         "c.json",
         "{\"sources\": [{\"path\": \"/var/log/[a\", \"topic\": \"two words\"}]}",
         &[
-            "1:23: sources[0].path: '/var/log/[a' is not a pattern: unclosed character class; missing ']' (a backslash before a sign takes its meaning away)",
+            "1:23: sources[0].path: '/var/log/[a' is not a pattern: unclosed character class; missing ']' (write \\[ for a bracket that means itself)",
             "1:47: sources[0].topic: 'two words' cannot be a Kafka topic: ' ' is not one of a-z A-Z 0-9 . _ -",
         ],
     ),
@@ -345,6 +377,19 @@ const BAD: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "c.yaml",
+        "sources: []\nkafka:\n  brokers:\n  - k1:9092;k2:9092\n  - k1:9092 k2:9092\n  - k1:9092;k2\n  - k1: 9093\n  - host: k1\n  - {host: k1, port: 1}\n  - [k1]\n",
+        &[
+            "4:5: kafka.brokers[0]: separate brokers in the list: [\"k1:9092\", \"k2:9092\"]",
+            "5:5: kafka.brokers[1]: separate brokers in the list: [\"k1:9092\", \"k2:9092\"]",
+            "6:5: kafka.brokers[2]: 'k1:9092;k2' is not HOST:PORT: the port must be a number from 1 to 65535",
+            "7:5: kafka.brokers[3]: must be a string; got an object: write it as \"k1:9093\"",
+            "8:5: kafka.brokers[4]: must be a string; got an object: write it as \"k1:9092\"",
+            "9:5: kafka.brokers[5]: must be a string; got an object: write it as \"k1:1\"",
+            "10:5: kafka.brokers[6]: must be a string; got a list",
+        ],
+    ),
+    (
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"producers\": 0}}",
         &["3:16: kafka.producers: must be from 1 to 64, got 0"],
@@ -396,7 +441,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"acks\": 1}}",
-        &["3:11: kafka.acks: must be \"all\", got '1'"],
+        &["3:11: kafka.acks: only \"all\" is supported: write \"all\", or leave the key away"],
     ),
     (
         "c.json",
@@ -476,7 +521,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"poll_interval_min\": \"2s\", \"poll_interval_max\": \"1s\"}",
         &[
-            "1:70: poll_interval_min: is more than poll_interval_max: make it smaller, or that larger",
+            "1:70: poll_interval_min: 2s is more than poll_interval_max (1s): lower it, or raise that",
         ],
     ),
     (
@@ -488,6 +533,21 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"idle_after\": true}",
         &["1:63: idle_after: must be a duration like \"5s\"; got true"],
+    ),
+    (
+        "c.yaml",
+        "sources: []\nidle_after: 5S\nadmin: {listen: '127.0.0.1'}\n",
+        &[
+            "2:13: idle_after: '5S': 'S' is no unit: ms, s, m, h",
+            "3:17: admin.listen: must be IP:PORT, like \"127.0.0.1:9598\" (host names are not taken)",
+        ],
+    ),
+    (
+        "c.yaml",
+        "sources:\n  - path: '/a{b'\n    topic: a\n",
+        &[
+            "2:11: sources[0].path: '/a{b' is not a pattern: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)",
+        ],
     ),
     (
         "c.json",
@@ -552,7 +612,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}], \"admin\": {\"listen\": \"localhost:9598\"}, \"agent\": {\"ip\": \"me\"}}",
         &[
-            "1:69: admin.listen: must be an address like \"127.0.0.1:9598\", got 'localhost:9598'",
+            "1:69: admin.listen: must be IP:PORT, like \"127.0.0.1:9598\" (host names are not taken)",
             "1:104: agent.ip: must be an IP address, got 'me'",
         ],
     ),

@@ -9,8 +9,12 @@ use jsonc_parser::errors::{ParseError, ParseErrorKind};
 use jsonc_parser::{CollectOptions, ParseOptions, ParseStringErrorKind, parse_to_ast};
 use serde::de::IgnoredAny;
 
-use super::{Content, DEPTH_MAX, EMPTY, Entry, Flaw, Form, Spot, VALUES_MAX, Value, end_of};
+use super::super::units::{parse_duration, parse_size};
+use super::{
+    Content, DEPTH_MAX, EMPTY, Entry, Flaw, Form, LIKE_YAML, Spot, VALUES_MAX, Value, end_of,
+};
 
+const NO_COMMENTS: &str = "JSON has no comments: remove it, or use a .yaml file";
 /// JSON and nothing else.
 const STRICT: ParseOptions = ParseOptions {
     allow_comments: false,
@@ -27,7 +31,7 @@ const STRICT: ParseOptions = ParseOptions {
 
 pub fn parse(text: &str) -> Result<Value, Flaw> {
     let parsed = parse_to_ast(text, &CollectOptions::default(), &STRICT)
-        .map_err(|error| flaw(text, &error))?;
+        .map_err(|error| yaml_flaw(text).unwrap_or_else(|| flaw(text, &error)))?;
     let Some(root) = parsed.value else {
         return Err(at(Spot::START, EMPTY));
     };
@@ -173,15 +177,19 @@ fn leftover(text: &str, error: &serde_json::Error) -> Flaw {
 /// What the parser says, in our words.
 fn flaw(text: &str, error: &ParseError) -> Flaw {
     use ParseErrorKind as Kind;
+    let start = error.range().start;
+    let is_unknown = matches!(error.kind(), Kind::UnexpectedWord | Kind::UnexpectedToken);
+    if is_unknown && let Some(flaw) = unquoted(text, start) {
+        return flaw;
+    }
     let problem = match error.kind() {
+        Kind::UnexpectedToken if text.as_bytes().get(start) == Some(&b'#') => NO_COMMENTS,
         Kind::ExpectedComma if in_number(text, error.range().start) => {
             "a number does not begin with 0"
         }
         Kind::ExpectedComma => "a comma is missing here",
         Kind::TrailingCommasNotAllowed => "the comma before '}' or ']' must go",
-        Kind::CommentsNotAllowed | Kind::UnterminatedCommentBlock => {
-            "JSON has no comments: remove it, or use a .yaml file"
-        }
+        Kind::CommentsNotAllowed | Kind::UnterminatedCommentBlock => NO_COMMENTS,
         Kind::ExpectedColonAfterObjectKey => "a ':' must follow the key",
         Kind::ExpectedObjectValue => "a value must follow the ':'",
         Kind::ExpectedStringObjectProperty => "the key needs double quotes",
@@ -209,6 +217,36 @@ fn flaw(text: &str, error: &ParseError) -> Flaw {
         _ => "this is not a number as JSON has them, like 10 or 0.5",
     };
     at(place(error), problem)
+}
+
+/// A size or a duration without quotes, of which the parser took the digits.
+fn unquoted(text: &str, at_byte: usize) -> Option<Flaw> {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let (before, after) = text.split_at_checked(at_byte)?;
+    let start = before.trim_end_matches(in_word).len();
+    let end = at_byte + after.find(|c| !in_word(c)).unwrap_or(after.len());
+    let word = &text[start..end];
+    let has_unit = word.contains(|c: char| c.is_ascii_alphabetic());
+    (has_unit && (parse_size(word).is_ok() || parse_duration(word).is_ok())).then(|| Flaw {
+        at: Lines::of(text).spot(start),
+        problem: format!("needs double quotes: \"{word}\""),
+    })
+}
+
+/// What is said of a text whose first line is YAML.
+fn yaml_flaw(text: &str) -> Option<Flaw> {
+    let lines = text.lines().enumerate();
+    let mut lines = lines.map(|(n, line)| (n, line.trim_end()));
+    let (n, line) = lines.find(|(_, line)| !line.is_empty() && !line.starts_with('#'))?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let after = line.trim_start_matches(is_name);
+    let is_key = after.len() < line.len() && (after == ":" || after.starts_with(": "));
+    let is_yaml = is_key || line == "---" || line.starts_with("- ");
+    let spot = Spot {
+        line: n + 1,
+        column: 1,
+    };
+    is_yaml.then(|| at(spot, LIKE_YAML))
 }
 
 /// True between two digits.

@@ -13,6 +13,8 @@ use std::path::Path;
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 /// What is said of a document with nothing in it.
 pub const EMPTY: &str = "is empty";
+/// What is said of YAML where JSON is due.
+pub const LIKE_YAML: &str = "looks like YAML";
 /// Values in values, at most.
 const DEPTH_MAX: usize = 32;
 /// Values of a document, at most. An alias of YAML counts all that it stands for.
@@ -322,6 +324,16 @@ mod tests {
             ),
             ("{\"a\": 01}", "1:8: "),
             ("{\"a\": nope}", "1:7: "),
+            ("{\"a\": 5} # why", "1:10: JSON has no comments"),
+            ("# why\n{}", "1:1: JSON has no comments"),
+            ("{\"a\": 8MiB}", "1:7: needs double quotes: \"8MiB\""),
+            ("{\"ä\": [1,\n 1.5s]}", "2:2: needs double quotes: \"1.5s\""),
+            ("{\"a\": [1h 30m]}", "1:8: needs double quotes: \"1h\""),
+            ("{\"a\": 8parsecs}", "1:8: this is no value"),
+            ("# why\n\na: 1", "3:1: looks like YAML"),
+            ("---\na: 1", "1:1: looks like YAML"),
+            ("- a: 1", "1:1: looks like YAML"),
+            ("a:1", "1:1: this is no value"),
             (
                 "{\"a\": 1, \"a\": 2}",
                 "1:10: the key 'a' stands twice in this object, the other one in line 1: remove one",

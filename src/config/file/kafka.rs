@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::kafka::{Address, Compression, Options};
 
 use super::super::Sink;
+use super::super::document::{Content, Entry};
 use super::super::object::{Found, Object, Report, shorten};
 use super::{Files, HOUR, MINUTE, MOMENT};
 
@@ -76,7 +77,7 @@ fn brokers(kafka: &Object, report: &mut Report) -> Vec<Address> {
         kafka.missing("brokers", report);
         return Vec::new();
     }
-    let Some(texts) = kafka.texts("brokers", report) else {
+    let Some(texts) = kafka.texts_with("brokers", written_out, report) else {
         return Vec::new();
     };
     if kafka.is_empty_list("brokers") {
@@ -88,11 +89,49 @@ fn brokers(kafka: &Object, report: &mut Report) -> Vec<Address> {
         for text in Address::split(&found.value) {
             match text.parse::<Address>() {
                 Ok(address) => brokers.push(address),
-                Err(error) => report.wrong(found.at, &found.key, error.to_string()),
+                Err(error) => {
+                    let problem = several(text).unwrap_or_else(|| error.to_string());
+                    report.wrong(found.at, &found.key, problem);
+                }
             }
         }
     }
     brokers
+}
+
+/// What to write instead of addresses with another sign than a comma between them.
+fn several(text: &str) -> Option<String> {
+    let pieces = text.split(|c: char| c == ';' || c.is_whitespace());
+    let addresses: Result<Vec<Address>, _> = pieces
+        .filter(|piece| !piece.is_empty())
+        .map(str::parse)
+        .collect();
+    let addresses = addresses.ok().filter(|addresses| addresses.len() > 1)?;
+    let quoted: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
+    Some(format!(
+        "separate brokers in the list: [{}]",
+        quoted.join(", ")
+    ))
+}
+
+/// What to write instead of a broker that is an object: `k1: 9092`, `host: k1`.
+fn written_out(entries: &[Entry]) -> Option<String> {
+    let scalar = |entry: &Entry| match &entry.value.content {
+        Content::Text(text) | Content::Number(text) => Some(text.clone()),
+        _ => None,
+    };
+    let named = |name: &str| entries.iter().find(|entry| entry.name == name);
+    let (host, port) = match (named("host"), entries) {
+        (Some(host), _) => (scalar(host)?, named("port").and_then(scalar)),
+        (None, [entry]) => (entry.name.clone(), scalar(entry)),
+        _ => return None,
+    };
+    let port = port.unwrap_or_else(|| "9092".to_owned());
+    let address: Address = format!("{host}:{port}").parse().ok()?;
+    Some(format!("write it as \"{address}\""))
 }
 
 fn client_id(found: Found<String>, report: &mut Report) -> String {

@@ -9,6 +9,7 @@ mod sources;
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::text::shown;
 
 use super::document::{self, Content, Syntax, TEXT_BYTES_MAX, Value};
 use super::object::{Found, NO_HOME, Object, Report, object_of, objects_of};
+use super::units::show_duration;
 use super::{Mistake, Plan, Sink, Surroundings, defaults};
 
 pub use remote::{Remote, fill_in};
@@ -171,6 +173,13 @@ fn parse(bytes: &[u8], syntax: Syntax, least: &str, report: &mut Report) -> Opti
         Err(mut flaw) => {
             if flaw.problem == document::EMPTY {
                 flaw.problem = format!("{}: the least is {least}", document::EMPTY);
+            }
+            if flaw.problem == document::LIKE_YAML {
+                let advice = match report.remote {
+                    true => "in etcd it must be JSON",
+                    false => "name the file .yaml",
+                };
+                flaw.problem = format!("{}: {advice}", document::LIKE_YAML);
             }
             report.flaw(flaw);
             None
@@ -323,7 +332,11 @@ fn lower_tail_options(root: &Object, options: &mut tail::Options, report: &mut R
     let (default_least, default_most) = (options.poll_interval_min, options.poll_interval_max);
     match (least, most) {
         (Some(least), Some(most)) if least > most => {
-            let problem = "is more than poll_interval_max: make it smaller, or that larger";
+            let problem = format!(
+                "{} is more than poll_interval_max ({}): lower it, or raise that",
+                show_duration(least),
+                show_duration(most)
+            );
             report.wrong(root.spot("poll_interval_min"), "poll_interval_min", problem);
         }
         _ => {}
@@ -339,8 +352,14 @@ fn lower_tail_options(root: &Object, options: &mut tail::Options, report: &mut R
     }
 }
 
-fn admin_listen(admin: &Object, report: &mut Report) -> Option<std::net::SocketAddr> {
-    let found: Found<std::net::SocketAddr> = admin.parsed("listen", report)?;
+fn admin_listen(admin: &Object, report: &mut Report) -> Option<SocketAddr> {
+    let found = admin.text("listen", report)?;
+    let Ok(address) = found.value.parse::<SocketAddr>() else {
+        let problem = "must be IP:PORT, like \"127.0.0.1:9598\" (host names are not taken)";
+        report.wrong(found.at, &found.key, problem);
+        return None;
+    };
+    let found = found.map(|_| address);
     if !found.value.ip().is_loopback() {
         let problem = format!(
             "{} is not loopback: whoever reaches it can read paths, topics and figures, without a password",

@@ -153,10 +153,11 @@ fn pattern(entry: &Object, context: &Context, report: &mut Report) -> Option<Pat
     let pattern = match Pattern::new(text, context.directory.unwrap_or(Path::new("/"))) {
         Ok(pattern) => pattern,
         Err(problem) => {
-            let problem = format!(
-                "'{}' is not a pattern: {problem} (a backslash before a sign takes its meaning away)",
-                shorten(text)
-            );
+            let hint = match text.contains('[') {
+                true => r" (write \[ for a bracket that means itself)",
+                false => "",
+            };
+            let problem = format!("'{}' is not a pattern: {problem}{hint}", shorten(text));
             report.wrong(found.at, &found.key, problem);
             return None;
         }
