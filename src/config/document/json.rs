@@ -226,6 +226,10 @@ fn unquoted(text: &str, at_byte: usize) -> Option<Flaw> {
     let start = before.trim_end_matches(in_word).len();
     let end = at_byte + after.find(|c| !in_word(c)).unwrap_or(after.len());
     let word = &text[start..end];
+    let key = text[..start].trim_end().trim_end_matches(':').trim_end();
+    if key.ends_with("password\"") {
+        return None; // It is not repeated.
+    }
     let has_unit = word.contains(|c: char| c.is_ascii_alphabetic());
     (has_unit && (parse_size(word).is_ok() || parse_duration(word).is_ok())).then(|| Flaw {
         at: Lines::of(text).spot(start),

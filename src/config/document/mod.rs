@@ -329,6 +329,7 @@ mod tests {
             ("{\"a\": 8MiB}", "1:7: needs double quotes: \"8MiB\""),
             ("{\"ä\": [1,\n 1.5s]}", "2:2: needs double quotes: \"1.5s\""),
             ("{\"a\": [1h 30m]}", "1:8: needs double quotes: \"1h\""),
+            ("{\"password\": 10s}", "1:16: this is no value"),
             ("{\"a\": 8parsecs}", "1:8: this is no value"),
             ("# why\n\na: 1", "3:1: looks like YAML"),
             ("---\na: 1", "1:1: looks like YAML"),
