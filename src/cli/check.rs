@@ -31,7 +31,7 @@ const COMPRESSED: &[&str] = &["gz", "bz2", "xz", "zst", "lz4", "zip"];
 pub fn run(args: &CheckArgs) -> Exit {
     let file = args.file.as_ref().or(args.config.as_ref());
     let file = file.expect("one of them is required");
-    let config = match super::load(file) {
+    let config = match super::surroundings().and_then(|around| super::load(file, &around)) {
         Ok(config) => config,
         Err(exit) => return exit,
     };

@@ -27,6 +27,8 @@ use crate::ledger::Figures;
 use crate::supervisor::{self, Signal, Watch};
 use crate::text::shown;
 
+use args::LoggingArgs;
+
 pub use args::{
     CheckArgs, Cli, Commands, EtcdArgs, EtcdCommands, RunArgs, StatusArgs, TailArgs, command,
 };
@@ -48,18 +50,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
-        Commands::Tail(args) => tail(&args),
-        Commands::Run(args) => daemon(&args),
+        Commands::Tail(args) => either(tail(&args)),
+        Commands::Run(args) => either(daemon(&args)),
         Commands::CheckConfig(args) => check::run(&args),
         Commands::Status(args) => status::run(&args),
         Commands::Etcd(args) => etcd::run(&args),
     }
 }
 
+/// The exit code, whether it got to run or not.
+fn either(outcome: Result<Exit, Exit>) -> Exit {
+    outcome.unwrap_or_else(|refused| refused)
+}
+
 /// What a config file says; what is wrong with it is told, and is the exit code.
-fn load(file: &Path) -> Result<FileConfig, Exit> {
-    let around = surroundings().map_err(|error| lost(&error))?;
-    config::load(file, &around).map_err(|mistakes| refuse(&mistakes, &shown(file)))
+fn load(file: &Path, around: &Surroundings) -> Result<FileConfig, Exit> {
+    config::load(file, around).map_err(|mistakes| refuse(&mistakes, &shown(file)))
 }
 
 /// Tells all mistakes in a config, or in a value of etcd.
@@ -77,72 +83,46 @@ fn refuse(mistakes: &[Mistake], name: &str) -> Exit {
     Exit::Usage
 }
 
-fn lost(error: &io::Error) -> Exit {
-    complain(&format!("cannot find out where it is: {error}"), None);
-    Exit::CouldNotRun
-}
-
-fn daemon(args: &RunArgs) -> Exit {
-    let signals = match listen(true) {
-        Ok(signals) => signals,
-        Err(exit) => return exit,
-    };
-    let config = match load(&args.config) {
-        Ok(config) => config,
-        Err(exit) => return exit,
-    };
+fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
+    let signals = listen(true)?;
+    let around = surroundings()?;
+    let config = load(&args.config, &around)?;
     let progress = progress::Progress::new(false);
-    if let Err((path, error)) = logging::init(&args.logging, &progress) {
-        let path = shown(path);
-        complain(&format!("cannot open log file '{path}': {error}"), None);
-        return Exit::CouldNotRun;
-    }
+    start_log(&args.logging, &progress)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let around = match surroundings() {
-        Ok(around) => around,
-        Err(error) => return lost(&error),
-    };
     log::info!(
         "running version={} config={}",
         env!("CARGO_PKG_VERSION"),
         shown(&args.config)
     );
     let follower = Follower::new(args.config.clone(), config, around);
-    let exit = start(follower.plan().clone(), Some(follower), &signals, &progress);
-    log::logger().flush();
-    exit
+    let plan = follower.plan().clone();
+    Ok(start(plan, Some(follower), &signals, &progress))
 }
 
-fn tail(args: &TailArgs) -> Exit {
-    let signals = match listen(false) {
-        Ok(signals) => signals,
-        Err(exit) => return exit,
-    };
-    let around = match surroundings() {
-        Ok(around) => around,
-        Err(error) => return lost(&error),
-    };
-    let plan = match config::lower_tail(&args.request(), &around) {
-        Ok(plan) => plan,
-        Err(mistakes) => {
-            for mistake in mistakes {
-                complain(&mistake.to_string(), None);
-            }
-            hint("'logship tail --help' explains every option");
-            return Exit::Usage;
+fn tail(args: &TailArgs) -> Result<Exit, Exit> {
+    let signals = listen(false)?;
+    let around = surroundings()?;
+    let plan = config::lower_tail(&args.request(), &around).map_err(|mistakes| {
+        for mistake in mistakes {
+            complain(&mistake.to_string(), None);
         }
-    };
+        hint("'logship tail --help' explains every option");
+        Exit::Usage
+    })?;
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
-    if let Err((path, error)) = logging::init(&args.logging, &progress) {
+    start_log(&args.logging, &progress)?;
+    Ok(start(plan, None, &signals, &progress))
+}
+
+fn start_log(args: &LoggingArgs, progress: &progress::Progress) -> Result<(), Exit> {
+    logging::init(args, progress).map_err(|(path, error)| {
         let path = shown(path);
         complain(&format!("cannot open log file '{path}': {error}"), None);
-        return Exit::CouldNotRun;
-    }
-    let exit = start(plan, None, &signals, &progress);
-    log::logger().flush();
-    exit
+        Exit::CouldNotRun
+    })
 }
 
 /// The first thing that is done: a signal that comes before it kills the process.
@@ -176,10 +156,12 @@ fn start(
         supervisor::run(plan, follower, signals, watch)
     };
     progress.finish();
-    outcome.unwrap_or_else(|error| {
+    let exit = outcome.unwrap_or_else(|error| {
         complain(&error.to_string(), error.hint());
         Exit::CouldNotRun
-    })
+    });
+    log::logger().flush();
+    exit
 }
 
 /// Every tailed file is open: as many as the hard limit allows.
@@ -194,11 +176,16 @@ fn raise_file_limit() {
     }
 }
 
-/// What the process finds around itself.
-fn surroundings() -> io::Result<Surroundings> {
+/// What the process finds around itself; that it cannot is told, and is the exit
+/// code.
+fn surroundings() -> Result<Surroundings, Exit> {
     let name = rustix::system::uname();
+    let directory = env::current_dir().map_err(|error| {
+        complain(&format!("cannot find out where it is: {error}"), None);
+        Exit::CouldNotRun
+    })?;
     Ok(Surroundings {
-        directory: env::current_dir()?,
+        directory,
         state_base: state_base(),
         host: Arc::from(name.nodename().to_string_lossy()),
     })

@@ -35,22 +35,11 @@ const EVENTS_MAX: usize = 64;
 /// A thread that follows a key and failed is started again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What became of a change.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Nothing is to be done; where the config stands has changed.
-    Told,
-    /// It is refused, and this is why; nothing changes.
-    Refused(String),
-    /// It is to be put into force.
-    Applied(Box<Plan>),
-}
-
 /// News of what is followed.
 #[derive(Debug)]
 pub struct Update {
-    /// What became of it.
-    pub outcome: Outcome,
+    /// What is to be put into force; `None` when only the standing has changed.
+    pub plan: Option<Box<Plan>>,
     /// Where the config stands.
     pub standing: Standing,
 }
@@ -538,23 +527,22 @@ impl Follower {
             self.standing.revision,
             self.plan.sources.len()
         );
-        self.send(Outcome::Applied(Box::new(self.plan.clone())), updates);
+        self.send(Some(Box::new(self.plan.clone())), updates);
     }
 
     fn refuse(&mut self, updates: &Sender<Update>) {
         self.standing.refused += 1;
         self.standing.last = Some(SystemTime::now());
-        let problem = self.problem().unwrap_or_default();
-        self.send(Outcome::Refused(problem), updates);
+        self.tell(updates);
     }
 
     fn tell(&self, updates: &Sender<Update>) {
-        self.send(Outcome::Told, updates);
+        self.send(None, updates);
     }
 
-    fn send(&self, outcome: Outcome, updates: &Sender<Update>) {
+    fn send(&self, plan: Option<Box<Plan>>, updates: &Sender<Update>) {
         let standing = self.standing();
-        let _ = updates.send(Update { outcome, standing });
+        let _ = updates.send(Update { plan, standing });
     }
 
     /// What is wrong with the newest file or value.

@@ -17,7 +17,7 @@ mod units;
 mod variables;
 
 pub use file::{FileConfig, Remote, fill_in, load, read_config, read_secret, read_value};
-pub use follow::{Follower, Outcome, Standing, Update};
+pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
 pub use tail::{Surroundings, TailRequest, lower_tail};
 pub use units::{parse_duration, show_duration, show_size};

@@ -469,6 +469,11 @@ impl FileLedger {
         self.state().size
     }
 
+    /// True while the checkpoint keeps it: no other account has taken over.
+    pub fn is_durable(&self) -> bool {
+        !self.state().superseded
+    }
+
     /// What the checkpoint keeps, unless a newer life has taken over.
     pub fn durable_entry(&self) -> Option<Entry> {
         let mut state = self.state();

@@ -9,7 +9,7 @@ mod file;
 mod flow;
 mod ranges;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -94,6 +94,12 @@ pub enum Known {
     Saved(Entry),
 }
 
+impl Origin {
+    fn key(&self) -> Key {
+        (self.device, self.inode, Arc::clone(&self.topic))
+    }
+}
+
 impl Known {
     /// Its position and fingerprints.
     pub fn entry(&self) -> Entry {
@@ -106,8 +112,7 @@ impl Known {
 
 impl Entry {
     fn key(&self) -> Key {
-        let origin = &self.origin;
-        (origin.device, origin.inode, Arc::clone(&origin.topic))
+        self.origin.key()
     }
 
     /// This entry seen from where the account before it stands, which was read up
@@ -173,7 +178,7 @@ impl Inner {
     }
 
     fn open(&mut self, file: Arc<FileLedger>) {
-        let key = file.entry().key();
+        let key = file.origin().key();
         self.forget(&key);
         self.index(&file.origin().path, &key);
         self.open.entry(key).or_default().push(file);
@@ -200,7 +205,7 @@ impl Inner {
     /// True when a file has a position to go on from.
     fn knows(&self, key: &Key) -> bool {
         let open = || self.open.get(key).into_iter().flatten();
-        self.remembered.contains_key(key) || open().any(|file| file.durable_entry().is_some())
+        self.remembered.contains_key(key) || open().any(|file| file.is_durable())
     }
 
     /// The newest open account of a file that nobody looks after.
@@ -292,12 +297,12 @@ impl Ledger {
         Some(Known::Saved(entry))
     }
 
-    /// A known file was rewritten, or another one has its inode: what was unread
-    /// of it is lost.
-    pub fn lose_known(&self, known: &Known) {
+    /// A known file was rewritten, or another one has its inode, or it is nowhere:
+    /// what was unread of it is lost, of one that was open for this `reason`.
+    pub fn lose_known(&self, known: &Known, reason: LossReason) {
         match known {
             Known::Open(account) => {
-                account.lose_the_rest(LossReason::Truncated);
+                account.lose_the_rest(reason);
                 account.supersede();
             }
             Known::Saved(entry) => self.lose(entry, LossReason::Gone),
@@ -319,13 +324,7 @@ impl Ledger {
             (None, None) => return,
         };
         let mut entry = known.entry();
-        match &known {
-            Known::Open(open) => {
-                open.lose_the_rest(LossReason::Gone);
-                open.supersede();
-            }
-            Known::Saved(saved) => self.lose(saved, LossReason::Gone),
-        }
+        self.lose_known(&known, LossReason::Gone);
         entry.complete = true;
         self.inner().remember(entry);
         self.changed();
@@ -346,15 +345,14 @@ impl Ledger {
     pub fn known_at(&self, path: &Path, topic: &str) -> Vec<Entry> {
         let inner = self.inner();
         let keys = inner.by_path.get(path).into_iter().flatten();
-        let of_topic = keys.filter(|key| *key.2 == *topic);
-        let known = of_topic.filter_map(|key| {
+        // Once each, however many lives of a file are open.
+        let of_topic: HashSet<&Key> = keys.filter(|key| *key.2 == *topic).collect();
+        let known = of_topic.into_iter().filter_map(|key| {
             let open = inner.unattended(key).map(|file| file.entry());
             let saved = || inner.remembered.get(key).filter(|saved| !saved.complete);
             open.or_else(|| saved().cloned())
         });
-        let mut known: Vec<Entry> = known.collect();
-        known.dedup_by_key(|entry| entry.key());
-        known
+        known.collect()
     }
 
     /// True when a file of this topic is known whose path is `wanted`.
@@ -413,7 +411,7 @@ impl Ledger {
         let open = inner.open.values().flatten();
         let over: Vec<Arc<FileLedger>> = open.filter(over).cloned().collect();
         for file in over {
-            let remember = file.durable_entry().is_some() && !file.is_gone();
+            let remember = file.is_durable() && !file.is_gone();
             let keep = if remember {
                 Keep::Position
             } else {

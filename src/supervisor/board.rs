@@ -141,7 +141,7 @@ impl Board {
             self.registry.tailed().into_iter().collect();
         let mut newest: HashMap<(PathBuf, Arc<str>), (u64, usize)> = HashMap::new();
         for account in self.ledger.accounts() {
-            if account.durable_entry().is_none() {
+            if !account.is_durable() {
                 continue; // a life that is over, and not read any more
             }
             let origin = account.origin();

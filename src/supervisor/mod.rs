@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick, u
 
 use crate::admin::{self, AdminError};
 use crate::checkpoint::{self, StateDir, StateError};
-use crate::config::{Follower, Outcome, Plan, Update};
+use crate::config::{Follower, Plan, Update};
 use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
 use crate::send::{DeadLetters, StdoutEnd};
@@ -129,8 +129,6 @@ struct Supervisor {
     checkpoint: Option<Service>,
     requests: (Sender<Request>, Receiver<Request>),
     news: (Sender<News>, Receiver<News>),
-    /// What discovery looks for, for one that is started again.
-    sources: Arc<Mutex<Vec<Arc<Source>>>>,
     updates: (Sender<Update>, Receiver<Update>),
     /// Asks for a reload; `None` when there is nothing to reload.
     reload: Option<Sender<()>>,
@@ -253,7 +251,6 @@ impl Supervisor {
             checkpoint: None,
             requests: unbounded(),
             news: bounded(1_024),
-            sources: Arc::default(),
             updates: unbounded(),
             reload: None,
             events,
@@ -383,20 +380,18 @@ impl Supervisor {
     }
 
     fn start_discovery(&mut self, first: Discovery) {
-        self.plan
-            .sources
-            .clone_into(&mut self.sources.lock().unwrap_or_else(PoisonError::into_inner));
-        let (registry, sources) = (self.registry.clone(), Arc::clone(&self.sources));
+        let (registry, board) = (self.registry.clone(), Arc::clone(&self.board));
         let (requests, news) = (self.requests.1.clone(), self.news.0.clone());
-        let every = self.plan.discover_interval;
         let mut first = Some(first);
         let service = Service::start(DISCOVER, &self.events.0, move || {
-            let sources = sources
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            let again = || Discovery::again(sources, registry.clone());
+            let plan = board
+                .facts()
+                .plan
+                .clone()
+                .expect("it was shown at the start");
+            let again = || Discovery::again(plan.sources.clone(), registry.clone());
             let discovery = first.take().unwrap_or_else(again);
+            let every = plan.discover_interval;
             let (requests, news) = (requests.clone(), news.clone());
             Ok(Box::new(move |stop| {
                 discovery.run(every, &requests, &news, stop)
@@ -624,9 +619,8 @@ impl Supervisor {
     /// What is followed has been looked at: a new plan is put into force.
     fn apply(&mut self, update: Update) {
         self.board.facts().config = update.standing;
-        match update.outcome {
-            Outcome::Told | Outcome::Refused(_) => {}
-            Outcome::Applied(plan) => self.change_to(Arc::new(*plan)),
+        if let Some(plan) = update.plan {
+            self.change_to(Arc::new(*plan));
         }
     }
 
@@ -651,8 +645,6 @@ impl Supervisor {
         }
         let plan = Arc::clone(&self.plan);
         self.known_sources.clear();
-        plan.sources
-            .clone_into(&mut self.sources.lock().unwrap_or_else(PoisonError::into_inner));
         self.tailers
             .follow(plan.sources.clone(), &plan.tail, plan.drain_timeout);
         let follow = Request::Follow(plan.sources.clone(), plan.discover_interval);

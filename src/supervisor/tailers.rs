@@ -30,6 +30,9 @@ const TOLD_MAX: usize = 100;
 /// How many start all the same, ten times a second.
 const WAITING_STARTS: usize = 64;
 
+/// What is wanted of a path, and the claim for its topic if that is another one.
+type Wish = (Arc<Source>, Option<Arc<PathClaim>>);
+
 /// All tailers.
 pub struct Tailers {
     context: Context,
@@ -177,11 +180,7 @@ impl Tailers {
     fn run_late(&mut self, mut tailer: Tailer, mut target: Target, mut remote: bool) {
         if !target.named {
             let claims = [Arc::downgrade(tailer.path_claim())];
-            let same = self.wanted(&target.path, &target.job.topic).cloned();
-            let wanted = same.map(|source| (source, None));
-            let moved = || self.moved(&target.path, &claims);
-            let wanted = wanted.or_else(|| moved().map(|(source, claim)| (source, Some(claim))));
-            let Some((source, claim)) = wanted else {
+            let Some((source, claim)) = self.wish_for(&target, &claims) else {
                 if remote {
                     self.run_to_its_end(tailer, target);
                 }
@@ -389,19 +388,14 @@ impl Tailers {
             self.running.insert(number, running);
             return;
         }
-        let path = running.target.path.clone();
-        if let Some(source) = self.wanted(&path, &running.target.job.topic) {
-            if source.job.hash64() != running.target.job.hash64() || running.draining {
-                let job = Arc::clone(&source.job);
-                let _ = running.orders.send(Order::Serve { job, claim: None });
-            }
-            running.take_over(source);
-        } else if let Some((source, claim)) = self.moved(&path, &running.claims) {
-            let job = Arc::clone(&source.job);
+        if let Some((source, claim)) = self.wish_for(&running.target, &running.claims) {
             running.claims.retain(|held| held.strong_count() > 0);
-            running.claims.push(Arc::downgrade(&claim));
-            let claim = Some(claim);
-            let _ = running.orders.send(Order::Serve { job, claim });
+            running.claims.extend(claim.as_ref().map(Arc::downgrade));
+            let other = source.job.hash64() != running.target.job.hash64();
+            if other || running.draining {
+                let job = Arc::clone(&source.job);
+                let _ = running.orders.send(Order::Serve { job, claim });
+            }
             running.take_over(&source);
         } else if running.remote && !drain_timeout.is_zero() {
             if !std::mem::replace(&mut running.draining, true) {
@@ -415,12 +409,17 @@ impl Tailers {
         self.running.insert(number, running);
     }
 
+    /// What is wanted of a path that is tailed: the same topic, or else another one
+    /// with the claim for it; `None` when nobody wants it.
+    fn wish_for(&self, target: &Target, held: &[Weak<PathClaim>]) -> Option<Wish> {
+        match self.wanted(&target.path, &target.job.topic) {
+            Some(source) => Some((Arc::clone(source), None)),
+            None => self.moved(&target.path, held),
+        }
+    }
+
     /// What a path is to be shipped to, and by nobody else yet: its topic has changed.
-    fn moved(
-        &self,
-        path: &Path,
-        held: &[Weak<PathClaim>],
-    ) -> Option<(Arc<Source>, Arc<PathClaim>)> {
+    fn moved(&self, path: &Path, held: &[Weak<PathClaim>]) -> Option<Wish> {
         let topics = self.topics_of(path);
         jobs_of(&self.sources, path).into_iter().find_map(|source| {
             let topic = &source.job.topic;
@@ -431,7 +430,7 @@ impl Tailers {
                 None => Arc::new(self.context.registry.claim_path(path, topic)?),
             };
             self.context.ledger.inherit(path, topic, &topics);
-            Some((Arc::clone(source), claim))
+            Some((Arc::clone(source), Some(claim)))
         })
     }
 

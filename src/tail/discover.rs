@@ -22,6 +22,7 @@ use super::Job;
 use super::pattern::{Pattern, glob_problem};
 use super::registry::Registry;
 use super::sleeper::Sleeper;
+use super::tailer::stands_at;
 use super::tree::{Kind, Tree};
 
 /// How often sleeping files are looked at while that costs little: bounds how
@@ -314,7 +315,7 @@ impl Discovery {
             walk(tree, one, one.source.pattern.base().to_owned(), 1);
             one.matches.sort();
             for (path, error) in self.tree.troubles() {
-                if self.told.len() < TOLD_MAX && self.told.insert(path.clone()) {
+                if self.is_news(&path) {
                     log::warn!("cannot read directory={} error={error}", shown(&path));
                     self.unreadable.push((path, error));
                 }
@@ -337,13 +338,18 @@ impl Discovery {
         }
     }
 
+    /// True the first time that something is to be told about a path.
+    fn is_news(&mut self, path: &Path) -> bool {
+        self.told.len() < TOLD_MAX && self.told.insert(path.to_owned())
+    }
+
     /// Asked before anybody opens it, so that it is told once.
     fn is_permitted(&mut self, path: &Path, source: &Source) -> bool {
         let Some(fence) = &source.job.fence else {
             return true;
         };
         let permitted = fence.permits(path);
-        if !permitted && self.told.len() < TOLD_MAX && self.told.insert(path.to_owned()) {
+        if !permitted && self.is_news(path) {
             log::warn!(
                 "{} is outside of what may be read for {}: see etcd.allowed_paths and etcd.denied_paths",
                 shown(path),
@@ -369,9 +375,7 @@ impl Discovery {
         };
         // A renamed file that its tailer still holds is no news; one that stands
         // under both names is.
-        let twice = fs::metadata(&holder)
-            .is_ok_and(|held| (held.dev(), held.ino()) == (meta.dev(), meta.ino()));
-        if twice && self.told.len() < TOLD_MAX && self.told.insert(path.to_owned()) {
+        if stands_at(&meta, &holder) && self.is_news(path) {
             log::warn!(
                 "{} is the same file as {}, and is tailed once",
                 shown(path),

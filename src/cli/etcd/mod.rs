@@ -10,7 +10,7 @@ mod put;
 use std::env;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,13 +18,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::config::etcd::{Client, Endpoint, EtcdError, Options, Secret, Tls, Value};
-use crate::config::{self, FileConfig};
+use crate::config::{self, FileConfig, Surroundings};
 use crate::exit::Exit;
 use crate::tail::Source;
 use crate::text::shown;
 
 use super::check::{shown_warning, survey};
-use super::{complain, hint, load, lost, refuse, surroundings};
+use super::{complain, hint, load, refuse, surroundings};
 use args::{CheckValueArgs, EtcdArgs, EtcdCommands, GetArgs, Reach};
 
 /// Where etcd is, if neither --config nor --endpoints says it.
@@ -134,9 +134,9 @@ struct Place {
 
 impl Place {
     fn find(key: &str, reach: &Reach) -> Result<Place, Exit> {
-        let around = surroundings().map_err(|error| lost(&error))?;
+        let around = surroundings()?;
         let (config, options) = match &reach.config {
-            Some(file) => reach_by_config(file)?,
+            Some(file) => reach_by_config(file, &around)?,
             None => (
                 FileConfig::bare(Arc::clone(&around.host)),
                 by_options(reach)?,
@@ -234,8 +234,11 @@ impl Place {
     }
 }
 
-fn reach_by_config(file: &PathBuf) -> Result<(FileConfig, Option<Options>), Exit> {
-    let config = load(file)?;
+fn reach_by_config(
+    file: &Path,
+    around: &Surroundings,
+) -> Result<(FileConfig, Option<Options>), Exit> {
+    let config = load(file, around)?;
     let Some(remote) = &config.etcd else {
         let problem = format!("{} has no section etcd", shown(file));
         return Err(usage(

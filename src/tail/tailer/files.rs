@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::ledger::{Entry, FileLedger, Keep, Known, Mark, Origin};
+use crate::ledger::{Entry, FileLedger, Keep, Known, LossReason, Mark, Origin};
 use crate::text::shown;
 
 use super::super::generation::Generation;
@@ -131,9 +131,7 @@ impl Tailer {
             Ok(claim) => Some(Arc::new(claim)),
             Err(holder) => {
                 // A renamed file that its first tailer still holds is no news.
-                let twice = fs::metadata(&holder)
-                    .is_ok_and(|held| (held.dev(), held.ino()) == (meta.dev(), meta.ino()));
-                if twice && holder != path {
+                if stands_at(meta, &holder) && holder != path {
                     self.warn(&format!(
                         "is the same file as {}, and is tailed once",
                         shown(&holder)
@@ -207,7 +205,9 @@ impl Tailer {
                     meta.ino()
                 );
                 self.remember_truncated(entry.clone());
-                self.context.ledger.lose_known(&known);
+                self.context
+                    .ledger
+                    .lose_known(&known, LossReason::Truncated);
                 let life = entry.origin.generation + 1;
                 Ok(self.opened(self.fresh_account(input, meta, life, 0)?))
             }
@@ -511,6 +511,11 @@ fn check_kind(meta: &Metadata) -> Result<(), String> {
     } else {
         Err("it is not a regular file".to_owned())
     }
+}
+
+/// True when this file stands at a path now.
+pub fn stands_at(meta: &Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (meta.dev(), meta.ino()))
 }
 
 /// Opens a regular file and asks what it really is.

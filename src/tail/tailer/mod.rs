@@ -29,7 +29,7 @@ use super::registry::{PathClaim, State};
 use super::sleeper::{Sleeper, Stat};
 use super::{Context, Job, Options, Target};
 
-pub use files::check_path;
+pub use files::{check_path, stands_at};
 
 /// First and longest pause while the queue is full.
 const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -462,7 +462,7 @@ impl Tailer {
 
     fn close_all(&mut self) {
         for generation in self.generations.drain(..).chain(self.retired.drain(..)) {
-            let durable = generation.ledger().durable_entry().is_some();
+            let durable = generation.ledger().is_durable();
             let keep = if durable {
                 Keep::Position
             } else {
