@@ -327,6 +327,11 @@ impl FileLedger {
         self.state().head
     }
 
+    /// The newest fingerprint of bytes before the position.
+    pub fn window(&self) -> Mark {
+        self.state().window
+    }
+
     /// Claims a range that is about to be offered; `fresh` are the lines in the
     /// part of it that was never read before.
     pub fn claim(self: &Arc<FileLedger>, from: u64, to: u64, fresh: u64, window: Mark) -> Ticket {

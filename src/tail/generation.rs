@@ -26,9 +26,12 @@ pub struct Generation {
     ledger: Attendance,
     job: Arc<Job>,
     cursor: Cursor,
-    /// Fingerprint of the bytes before the cursor.
+    /// Fingerprint of bytes that were read. What follows them in the file belongs
+    /// to it only as long as they are there.
     window: Mark,
     last: Look,
+    /// The last look was so soon after a change that it may hide another one.
+    unsure: bool,
     epoch: u32,
     /// NUL bytes at the head are what a writer without O_APPEND left of a
     /// truncated file.
@@ -71,7 +74,7 @@ impl Generation {
         let last = input.look()?;
         ledger.saw(last.size);
         Ok(Generation {
-            window: identity::window(&input, position)?,
+            window: ledger.window(),
             cursor: Cursor::at(position),
             epoch: ledger.flow().epoch(),
             input,
@@ -79,6 +82,7 @@ impl Generation {
             ledger,
             job,
             last,
+            unsure: last.may_hide_a_change(),
             skip_nuls: false,
             at_end_since: None,
             once_end: once.then_some(last.size),
@@ -201,13 +205,13 @@ impl Generation {
         if self.was_rewritten()? {
             return Ok(Step::Truncated);
         }
-        if !self.catch_up_with_epoch()? {
+        if !self.catch_up_with_epoch() {
             return Ok(Step::Full);
         }
         self.input.release(self.ledger.position());
         let gap = self.ledger.gap(self.cursor.offset);
         if gap.from != self.cursor.offset {
-            self.move_to(gap.from)?;
+            self.cursor = Cursor::at(gap.from);
         }
         let line_bytes_max = self.job.shape.line_bytes_max;
         let done = self.goal().is_some_and(|goal| self.cursor.offset >= goal);
@@ -254,49 +258,44 @@ impl Generation {
     /// come back as well, then goes back to the first gap. See [`Flow`].
     ///
     /// [`Flow`]: crate::ledger::Flow
-    fn catch_up_with_epoch(&mut self) -> io::Result<bool> {
+    fn catch_up_with_epoch(&mut self) -> bool {
         let flow = self.ledger.flow();
         let epoch = flow.epoch();
         if epoch == self.epoch {
-            return Ok(true);
+            return true;
         }
         if flow.queued() > 0 {
-            return Ok(false);
+            return false;
         }
         self.epoch = epoch;
         self.at_end_since = None;
-        self.move_to(self.ledger.position())?;
-        Ok(true)
-    }
-
-    fn move_to(&mut self, offset: u64) -> io::Result<()> {
-        self.cursor = Cursor::at(offset);
-        self.window = identity::window(&self.input, offset)?;
-        Ok(())
+        self.cursor = Cursor::at(self.ledger.position());
+        true
     }
 
     /// Looks at the file: did it change in a way that appending does not explain?
     fn was_rewritten(&mut self) -> io::Result<bool> {
         let look = self.input.look()?;
-        if look == self.last {
+        if look == self.last && !self.unsure {
             return Ok(false);
         }
-        if look.size < self.last.size {
+        if look.size < self.last.size || !identity::fits(&self.input, self.window)? {
             return Ok(true);
         }
         let head = self.ledger.head();
-        if !identity::fits(&self.input, self.window)? || !identity::fits(&self.input, head)? {
+        let Some(grown) = identity::grown_head(&self.input, head, look.size)? else {
             return Ok(true);
+        };
+        if grown != head {
+            self.ledger.set_head(grown);
         }
         if look.size > self.last.size {
             self.at_end_since = None;
             self.ledger
                 .saw(self.goal().unwrap_or(look.size).min(look.size));
-            if let Some(grown) = identity::grown_head(&self.input, head, look.size)? {
-                self.ledger.set_head(grown);
-            }
         }
         self.last = look;
+        self.unsure = look.may_hide_a_change();
         Ok(false)
     }
 
@@ -305,6 +304,10 @@ impl Generation {
         let (from, to) = (self.cursor.offset, lines.to);
         let bytes = &lines.buffer[..lines.len];
         let window = identity::window_of_chunk(&self.input, to, bytes, !lines.cut)?;
+        // Once more, now that they are read: do they belong to this life?
+        if self.was_rewritten()? {
+            return Ok(Step::Truncated);
+        }
         let fresh = fresh_lines(&lines, from, self.ledger.read_to());
         let ticket = self.ledger.claim(from, to, fresh, window);
         let count = lines.lines;
@@ -347,6 +350,9 @@ impl Generation {
         if nuls > 0 {
             let to = from + nuls as u64;
             let window = identity::window(&self.input, to)?;
+            if self.was_rewritten()? {
+                return Ok(Step::Truncated);
+            }
             let ticket = self.ledger.claim(from, to, 0, window);
             ticket.give_up(0, DropReason::NulHole);
             self.cursor = Cursor::at(to);
@@ -374,4 +380,141 @@ fn now_ms() -> i64 {
         .map_or(0, |since| {
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+
+    use crossbeam_channel::Receiver;
+
+    use super::*;
+    use crate::ledger::{Ledger, Origin};
+    use crate::queue;
+    use crate::record::{Format, Partitioning, Shape};
+    use crate::tail::ReadFrom;
+
+    /// A file, somebody who reads it, and where its lines go.
+    struct Scene {
+        file: Arc<File>,
+        generation: Generation,
+        queue: Queue,
+        chunks: Receiver<Chunk>,
+    }
+
+    impl Scene {
+        fn of(bytes: &[u8]) -> Scene {
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            file.write_all_at(bytes, 0).unwrap();
+            let input = Input::File(Arc::clone(&file));
+            let topic: Arc<str> = "t".into();
+            let origin = Origin {
+                path: "/a".into(),
+                real: None,
+                topic: Arc::clone(&topic),
+                device: 1,
+                inode: 1,
+                generation: 0,
+            };
+            let flow = Ledger::default().flow("h", Path::new("/a"), &topic);
+            let head = identity::head(&input, bytes.len() as u64).unwrap();
+            let ledger = FileLedger::new(origin, flow, 0, head, Mark::default());
+            let shape = Shape {
+                format: Format::Raw,
+                key: None,
+                partitioning: Partitioning::File,
+                labels: BTreeMap::new(),
+                line_bytes_max: 1 << 20,
+                skip_empty: false,
+            };
+            let job = Job {
+                topic,
+                read_from: ReadFrom::Beginning,
+                when_full: WhenFull::Wait,
+                shape: Arc::new(shape),
+                fence: None,
+            };
+            let generation =
+                Generation::new(input, None, &Arc::new(ledger), Arc::new(job), false).unwrap();
+            let (queue, mut receivers) = queue::queue(1, 1 << 20);
+            Scene {
+                file,
+                generation,
+                queue,
+                chunks: receivers.remove(0),
+            }
+        }
+
+        fn step(&mut self) -> Step {
+            self.generation.step(false, &self.queue).unwrap()
+        }
+
+        /// Steps until there is nothing to do, and acknowledges what came.
+        fn read_all(&mut self) {
+            while let Step::Busy = self.step() {
+                for mut chunk in self.chunks.try_iter() {
+                    let (to, lines) = (chunk.to, chunk.lines);
+                    chunk.hand_over(to, lines, 0).ack();
+                }
+            }
+        }
+    }
+
+    /// Between looking and reading there is time for a truncation and for a
+    /// regrowth past the position. Nothing of the new life may be taken for lines
+    /// of the old one: its beginning would be missing for ever.
+    #[test]
+    fn lines_read_from_a_file_that_was_rewritten_meanwhile_are_not_claimed() {
+        let mut scene = Scene::of(b"one\ntwo\n");
+        scene.read_all();
+        scene
+            .file
+            .write_all_at(b"ONE\nTWO\nthree\nfour\n", 0)
+            .unwrap();
+        let mut cursor = Cursor::at(8);
+        let bounds = Bounds {
+            end: 19,
+            complete: false,
+            line_bytes_max: 100,
+        };
+        let read = cut::next(&scene.generation.input, &mut cursor, bounds, &scene.queue);
+        let Cut::Lines(lines) = read.unwrap() else {
+            panic!("there were lines");
+        };
+        let step = scene.generation.offer(lines, false, &scene.queue).unwrap();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+        assert_eq!(scene.generation.ledger().read_to(), 8);
+        assert!(scene.chunks.is_empty());
+    }
+
+    /// The clocks of many file systems tick every few milliseconds, and a rewrite of
+    /// equal size within a tick leaves no trace in what stat says. The clock here
+    /// may be a finer one, so the trace is taken away by hand.
+    #[test]
+    fn a_rewrite_of_equal_size_within_a_tick_of_the_clock_is_noticed() {
+        let mut scene = Scene::of(b"one\ntwo\n");
+        scene.read_all();
+        scene.generation.unsure = true; // as a look so soon after a write is
+        scene.file.write_all_at(b"ONE\nTWO\n", 0).unwrap();
+        scene.generation.last = scene.generation.input.look().unwrap();
+        let step = scene.step();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+    }
+
+    #[test]
+    fn growth_is_no_rewrite_also_where_the_head_grows_with_it() {
+        let mut scene = Scene::of(b"");
+        let line = [b'x'; 99];
+        for n in 0..30 {
+            let at = n * 100;
+            scene.file.write_all_at(&line, at).unwrap();
+            scene.file.write_all_at(b"\n", at + 99).unwrap();
+            scene.read_all();
+            assert_eq!(scene.generation.ledger().position(), at + 100);
+        }
+        assert_eq!(scene.generation.ledger().head().len, 1024);
+    }
 }

@@ -31,13 +31,19 @@ pub fn head(input: &Input, size: u64) -> io::Result<Mark> {
     mark(input, len, len)
 }
 
-/// The same for a file that has grown; `None` when `head` covers all it can.
+/// The fingerprint of a head that may have grown to `size` bytes; `None` when it
+/// does not begin with what `head` was made of. Both are of the same bytes, read
+/// once: a rewrite in between cannot pass for growth.
 pub fn grown_head(input: &Input, head: Mark, size: u64) -> io::Result<Option<Mark>> {
-    if u64::from(head.len) >= size.min(HEAD_BYTES_MAX) {
-        return Ok(None);
+    if let Input::Stdin(_) = input {
+        return Ok(Some(head));
     }
-    let grown = self::head(input, size)?;
-    Ok(Some(grown).filter(|grown| grown.len > head.len))
+    let len = size.min(HEAD_BYTES_MAX).max(u64::from(head.len));
+    let mut bytes = vec![0; len as usize];
+    let read = input.read_at(&mut bytes, 0)?;
+    let before = bytes[..read].get(..head.len as usize);
+    let same = before.is_some_and(|before| head.len == 0 || head == mark_of(before, head.end));
+    Ok(same.then(|| mark_of(&bytes[..read], read as u64)))
 }
 
 /// Fingerprint of up to 4 KiB before `position`.
@@ -50,11 +56,7 @@ pub fn window(input: &Input, position: u64) -> io::Result<Mark> {
 pub fn window_of_chunk(input: &Input, to: u64, bytes: &[u8], whole: bool) -> io::Result<Mark> {
     let wanted = to.min(WINDOW_BYTES_MAX);
     match usize::try_from(wanted) {
-        Ok(len) if whole && bytes.len() >= len => Ok(Mark {
-            end: to,
-            len: wanted as u32,
-            hash: XxHash3_64::oneshot(&bytes[bytes.len() - len..]),
-        }),
+        Ok(len) if whole && bytes.len() >= len => Ok(mark_of(&bytes[bytes.len() - len..], to)),
         _ => window(input, to),
     }
 }
@@ -84,9 +86,14 @@ fn mark(input: &Input, end: u64, len: u64) -> io::Result<Mark> {
     }
     let mut bytes = vec![0; len as usize];
     let read = input.read_at(&mut bytes, end - len)?;
-    Ok(Mark {
+    Ok(mark_of(&bytes[..read], end))
+}
+
+/// The fingerprint of bytes that end at `end`.
+fn mark_of(bytes: &[u8], end: u64) -> Mark {
+    Mark {
         end,
-        len: read as u32,
-        hash: XxHash3_64::oneshot(&bytes[..read]),
-    })
+        len: bytes.len() as u32,
+        hash: XxHash3_64::oneshot(bytes),
+    }
 }

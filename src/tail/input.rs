@@ -6,6 +6,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -32,7 +33,9 @@ pub enum Input {
 pub struct Look {
     /// Bytes it has.
     pub size: u64,
-    /// Time of the last change: seconds and nanoseconds. Zero for standard input.
+    /// Time of the last write: seconds and nanoseconds. Zero for standard input.
+    pub modified: (i64, i64),
+    /// The same of the last change of any kind, which nobody can set back.
     pub changed: (i64, i64),
     /// Names it has in the file system.
     pub links: u64,
@@ -80,12 +83,29 @@ impl Input {
     }
 }
 
+/// File systems date a change by a clock that ticks this slowly, or faster.
+pub const CLOCK_TICK: Duration = Duration::from_millis(20);
+
 impl Look {
+    /// True when the file may change once more without looking any different,
+    /// because it has changed within the same tick of the file system's clock.
+    pub fn may_hide_a_change(&self) -> bool {
+        let changed = UNIX_EPOCH
+            + Duration::new(
+                u64::try_from(self.changed.0).unwrap_or(0),
+                u32::try_from(self.changed.1).unwrap_or(0),
+            );
+        SystemTime::now()
+            .duration_since(changed)
+            .map_or(true, |since| since < CLOCK_TICK)
+    }
+
     /// What a file's metadata tell.
     pub fn at(meta: &Metadata) -> Look {
         Look {
             size: meta.len(),
-            changed: (meta.mtime(), meta.mtime_nsec()),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
             links: meta.nlink(),
             ended: false,
         }
@@ -152,6 +172,7 @@ impl Retained {
         let kept = self.kept();
         Look {
             size: kept.size(),
+            modified: (0, 0),
             changed: (0, 0),
             links: 1,
             ended: kept.ended,
@@ -243,7 +264,7 @@ impl Retained {
     fn wait_for_room(&self) -> bool {
         let kept = self.kept();
         let full = |kept: &mut Kept| kept.bytes.len() >= RETAINED_BYTES_MAX;
-        let pause = std::time::Duration::from_millis(STDIN_POLL_MS as u64);
+        let pause = Duration::from_millis(STDIN_POLL_MS as u64);
         let (kept, wait) = self
             .room
             .wait_timeout_while(kept, pause, full)
@@ -279,6 +300,26 @@ mod tests {
         assert_eq!(read(&retained, 7), b"789");
         retained.kept().bytes.extend_from_slice(b"ab");
         assert_eq!(read(&retained, 9), b"9ab");
+    }
+
+    #[test]
+    fn only_a_look_soon_after_a_change_may_hide_another_one() {
+        let changed = |ago: Duration| {
+            let at = SystemTime::now() - ago;
+            let since = at.duration_since(UNIX_EPOCH).unwrap();
+            let changed = (since.as_secs() as i64, i64::from(since.subsec_nanos()));
+            let (size, modified, links) = (0, changed, 1);
+            let look = Look {
+                size,
+                modified,
+                changed,
+                links,
+                ended: false,
+            };
+            look.may_hide_a_change()
+        };
+        assert!(changed(Duration::ZERO));
+        assert!(!changed(CLOCK_TICK));
     }
 
     /// The hole of one long line must be gone before the next one needs its own.

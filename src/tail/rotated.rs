@@ -7,10 +7,9 @@ use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// File systems date a new file by a clock that ticks this slowly, or faster.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
+use super::input::CLOCK_TICK;
 
 /// Where in the directory of `path` an inode is now. Only what has its number is
 /// looked at: a directory may be large.

@@ -388,6 +388,25 @@ fn a_log_rewritten_with_equal_size_is_read_from_its_beginning() {
 
 /// A writer without O_APPEND goes on where it was, and the file system fills
 /// what was truncated with NUL bytes.
+/// Whoever sets the time of the last write back, as `cp -p` and `rsync -t` do, does
+/// not hide a rewrite of equal size: the time of the last change tells.
+#[test]
+fn a_log_rewritten_with_its_size_and_its_time_is_read_from_its_beginning() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = world.tail([&log]).since_beginning().start();
+    log.write(["one", "two"]);
+    shipper.delivers(["one", "two"]);
+    let file = OpenOptions::new().write(true).open(log.path()).unwrap();
+    let written = file.metadata().unwrap().modified().unwrap();
+    sleep(GENERATION); // until what was written is no news any more
+
+    file.write_all_at(b"ONE\nTWO\n", 0).unwrap();
+    file.set_modified(written).unwrap();
+
+    shipper.delivers(["ONE", "TWO"]);
+}
+
 #[test]
 fn nul_bytes_left_by_a_truncation_are_skipped() {
     let world = World::new();
