@@ -9,12 +9,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Entry;
 use super::flow::Flow;
 use super::ranges::Ranges;
 use crate::text::shown;
+
+/// How long a stretch that is given up grows before it is told.
+const TELL_DROPPED_EVERY: Duration = Duration::from_secs(10);
 
 /// Which file, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +169,19 @@ struct State {
     /// The account whose topic was changed, until everything that was read for
     /// it is settled: this one begins where that one ends.
     before: Option<Arc<FileLedger>>,
+    /// What was given up last and is not told yet: more may follow it.
+    dropped: Option<Dropped>,
     figures: Figures,
+}
+
+/// A stretch that was given up by choice.
+#[derive(Debug, Clone, Copy)]
+struct Dropped {
+    from: u64,
+    to: u64,
+    lines: u64,
+    reason: DropReason,
+    since: Instant,
 }
 
 impl FileLedger {
@@ -198,6 +213,7 @@ impl FileLedger {
                 superseded: false,
                 attended: false,
                 before: None,
+                dropped: None,
                 figures: Figures::default(),
             }),
         }
@@ -356,6 +372,31 @@ impl FileLedger {
         }
     }
 
+    /// Says what was given up, now that nothing more is given up next to it.
+    pub fn tell_dropped(&self) {
+        let dropped = self.state().dropped.take();
+        if let Some(dropped) = dropped {
+            self.tell(dropped);
+        }
+    }
+
+    /// The one message for a stretch that was given up by choice.
+    fn tell(&self, dropped: Dropped) {
+        let Dropped {
+            from,
+            to,
+            lines,
+            reason,
+            ..
+        } = dropped;
+        log::warn!(
+            "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
+            shown(&self.origin.path),
+            self.origin.inode,
+            to - from
+        );
+    }
+
     /// How far the file was ever read.
     pub fn read_to(&self) -> u64 {
         self.state().read_to
@@ -499,6 +540,36 @@ impl State {
         self.figures.lost_bytes[reason as usize] += to - from;
     }
 
+    /// Adds to what was given up just before it. Returns what is to be told: what
+    /// does not continue in it, or goes on for long.
+    fn note_dropped(
+        &mut self,
+        from: u64,
+        to: u64,
+        lines: u64,
+        reason: DropReason,
+    ) -> Option<Dropped> {
+        let fresh = Dropped {
+            from,
+            to,
+            lines,
+            reason,
+            since: Instant::now(),
+        };
+        let Some(last) = &mut self.dropped else {
+            self.dropped = Some(fresh);
+            return None;
+        };
+        if (last.to, last.reason) != (from, reason) {
+            return self.dropped.replace(fresh);
+        }
+        (last.to, last.lines) = (to, last.lines + lines);
+        if last.since.elapsed() < TELL_DROPPED_EVERY {
+            return None;
+        }
+        self.dropped.take()
+    }
+
     fn settle(&mut self, from: u64, to: u64) {
         self.beyond.insert(from, to);
         while let Some(to) = self.beyond.take_at(self.position) {
@@ -567,6 +638,7 @@ impl Ticket {
     /// The claim is the producer's now.
     pub fn hand_on(mut self) {
         self.used = true;
+        self.file.tell_dropped();
     }
 
     /// Gives the range up by choice.
@@ -577,15 +649,12 @@ impl Ticket {
         state.settle_claim(from, to);
         state.figures.dropped_bytes[reason as usize] += to - from;
         state.figures.dropped_lines[reason as usize] += lines;
+        let told = state.note_dropped(from, to, lines, reason);
         drop(state);
         self.file.flow.changed();
-        let origin = &self.file.origin;
-        log::debug!(
-            "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
-            shown(&origin.path),
-            origin.inode,
-            to - from
-        );
+        if let Some(dropped) = told {
+            self.file.tell(dropped);
+        }
     }
 }
 
@@ -618,6 +687,7 @@ impl Drop for Attendance {
     fn drop(&mut self) {
         self.0.state().attended = false;
         self.0.flow.changed();
+        self.0.tell_dropped();
     }
 }
 

@@ -224,6 +224,7 @@ impl Generation {
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
             self.at_end_since.get_or_insert_with(Instant::now);
             cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
+            self.ledger.tell_dropped();
             return Ok(Step::Idle);
         }
         let held = self.ledger.flow().is_held();

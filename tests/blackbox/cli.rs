@@ -472,6 +472,17 @@ fn lines_dropped_by_choice_are_counted_and_a_success() {
     assert_eq!(figures.lag, 0);
     assert!(figures.dropped > 0);
     assert!(delivered.is_sorted_by(|a, b| a < b));
+    // Every stretch is told once, neighbours as one, and nothing else is.
+    let drops = ended.drops();
+    let sum = |name: &str| -> u64 {
+        let told = drops.iter();
+        told.map(|drop| figure(&drop.line, name).unwrap()).sum()
+    };
+    assert_eq!(sum("lines"), figures.dropped);
+    assert_eq!(sum("bytes"), log.size() - ended.stdout.len() as u64);
+    for pair in drops.windows(2) {
+        assert!(pair[0].to < pair[1].from, "{pair:?}");
+    }
 }
 
 // Standard input.

@@ -1064,6 +1064,13 @@ impl Ended {
         self.stderr.lines().filter_map(Loss::in_line).collect()
     }
 
+    /// The ranges that were given up by choice, as they were told.
+    pub fn drops(&self) -> Vec<Loss> {
+        let told = self.stderr.lines();
+        told.filter_map(|line| Loss::told_as("dropped path=", line))
+            .collect()
+    }
+
     /// Fails with everything that is known of the run.
     #[track_caller]
     pub fn fail(&self, what: &str) -> ! {
@@ -1125,6 +1132,11 @@ pub struct Loss {
 impl Loss {
     /// What a line tells of a loss, if it tells of one.
     pub fn in_line(line: &str) -> Option<Loss> {
+        Loss::told_as("lost path=", line)
+    }
+
+    fn told_as(words: &str, line: &str) -> Option<Loss> {
+        line.contains(words).then_some(())?;
         Some(Loss {
             inode: figure(line, "inode")?,
             from: figure(line, "from")?,
