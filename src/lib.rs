@@ -22,6 +22,7 @@ pub mod checkpoint;
 
 pub mod admin;
 
+pub mod disk;
 pub mod exit;
 pub mod text;
 pub mod thread;

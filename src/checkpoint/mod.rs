@@ -6,10 +6,12 @@
 
 mod state_dir;
 
+#[cfg(test)]
+mod power_cuts;
+
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,16 +19,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use twox_hash::XxHash3_64;
 
+use crate::disk::{self, Disk, RealDisk};
 use crate::ledger::{Entry, Ledger, Mark, Origin};
 use crate::text::{from_text, shown, to_text};
 use crate::thread::{Stop, fault_point};
 
-pub use state_dir::{StateDir, StateError};
+pub use state_dir::{Hold, StateDir, StateError};
 
-/// The newest generation, the one before, and one being written.
+/// The newest generation, and the one before.
 const NEWEST: &str = "checkpoint.json";
 const PREVIOUS: &str = "checkpoint.previous.json";
-const UNFINISHED: &str = "checkpoint.json.tmp";
 /// Added to the name of one that cannot be used.
 const DAMAGED: &str = ".damaged";
 /// Version of the format; see ARCHITECTURE.md, "Stored formats".
@@ -47,8 +49,18 @@ struct Document<'a> {
     version: u32,
     /// XXH3 (64 bits) of the bytes of `files`, in hex.
     checksum: String,
+    /// Where it was written, to be told; what counts is the content of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     #[serde(borrow)]
     files: &'a RawValue,
+}
+
+/// What a document says.
+#[derive(Debug, PartialEq, Eq)]
+struct Contents {
+    host: Option<String>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,72 +117,107 @@ pub struct Memory {
     pub damaged: bool,
 }
 
-/// Reads the checkpoint of a state directory; what had to be worked around is
-/// said in the log. A directory without one begins with nothing.
-pub fn load(dir: &StateDir) -> Memory {
-    let mut memory = Memory::default();
-    for name in [NEWEST, PREVIOUS] {
-        let path = dir.path().join(name);
-        match read(&path) {
-            Ok(entries) => {
-                memory.continued = true;
-                if name == PREVIOUS && memory.damaged {
-                    log::warn!(
-                        "using the previous checkpoint: lines acknowledged after it are sent again path={}",
-                        shown(&path)
-                    );
-                }
-                memory.entries = entries;
-                return memory;
-            }
-            Err(CheckpointError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                (memory.continued, memory.damaged) = (true, true);
-                log::error!("unusable checkpoint path={} problem={error}", shown(&path));
-                set_aside(&path);
-            }
+/// The checkpoint of a state directory.
+#[derive(Debug)]
+pub struct Checkpoint<D = RealDisk> {
+    disk: D,
+    dir: PathBuf,
+    host: String,
+}
+
+impl Checkpoint {
+    /// That of a directory, written on `host`.
+    pub fn in_directory(dir: &StateDir, host: &str) -> Checkpoint {
+        Checkpoint {
+            disk: RealDisk,
+            dir: dir.path().to_owned(),
+            host: host.to_owned(),
         }
     }
-    // Set aside in a run that ended before it could write a new one.
-    let aside = |name: &str| dir.path().join(format!("{name}{DAMAGED}")).exists();
-    if [NEWEST, PREVIOUS].into_iter().any(aside) {
-        (memory.continued, memory.damaged) = (true, true);
-    }
-    if memory.damaged {
-        log::error!(
-            "no usable checkpoint: files are read from their beginning, lines are sent again state_dir={}",
-            shown(dir.path())
-        );
-    }
-    memory
 }
 
-/// Keeps a damaged file for whoever wants to look, out of the way.
-fn set_aside(path: &Path) {
+impl<D: Disk> Checkpoint<D> {
+    /// Reads it; what had to be worked around is said in the log. A directory
+    /// without one begins with nothing.
+    pub fn load(&self) -> Memory {
+        let mut memory = Memory::default();
+        for name in [NEWEST, PREVIOUS] {
+            let path = self.dir.join(name);
+            match self.read(&path) {
+                Ok(contents) => {
+                    memory.continued = true;
+                    if memory.damaged {
+                        log::warn!(
+                            "using the previous checkpoint: lines acknowledged after it are sent again path={}",
+                            shown(&path)
+                        );
+                    }
+                    self.tell_of_host(contents.host.as_deref(), &path);
+                    memory.entries = contents.entries;
+                    return memory;
+                }
+                Err(CheckpointError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    // Set aside in a run that ended before it could write a new one.
+                    if self.disk.exists(&aside(&path)) {
+                        (memory.continued, memory.damaged) = (true, true);
+                    }
+                }
+                Err(error) => {
+                    (memory.continued, memory.damaged) = (true, true);
+                    log::error!("unusable checkpoint path={} problem={error}", shown(&path));
+                    self.set_aside(&path);
+                }
+            }
+        }
+        if memory.damaged {
+            log::error!(
+                "no usable checkpoint: files are read from their beginning, lines are sent again state_dir={}",
+                shown(&self.dir)
+            );
+        }
+        memory
+    }
+
+    fn read(&self, path: &Path) -> Result<Contents, CheckpointError> {
+        decode(&self.disk.read(path).map_err(CheckpointError::Read)?)
+    }
+
+    /// Keeps a damaged file for whoever wants to look, out of the way.
+    fn set_aside(&self, path: &Path) {
+        if let Err(error) = self.disk.rename(path, &aside(path)) {
+            log::warn!("cannot set aside path={} error={error}", shown(path));
+        }
+    }
+
+    /// Device and inode numbers of another host mean nothing here, but nobody has
+    /// to be kept from moving a volume: content tells which files are the same.
+    fn tell_of_host(&self, host: Option<&str>, path: &Path) {
+        if let Some(other) = host.filter(|host| *host != self.host) {
+            log::info!(
+                "the checkpoint was written on another host: a file goes on at its position where device, inode and content are the same, others are read from their beginning path={} host={} this_host={}",
+                shown(path),
+                shown(other),
+                shown(&self.host)
+            );
+        }
+    }
+
+    /// Writes it: after a power cut there is this one or the one before.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn save(&self, entries: &[Entry]) -> io::Result<()> {
+        let path = |name| self.dir.join(name);
+        let text = encode(&self.host, entries);
+        disk::replace_keeping(&self.disk, &path(NEWEST), &path(PREVIOUS), &text)
+    }
+}
+
+/// The name of one that cannot be used.
+fn aside(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(DAMAGED);
-    if let Err(error) = fs::rename(path, &aside) {
-        log::warn!("cannot set aside path={} error={error}", shown(path));
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
-    let text = fs::read(path).map_err(CheckpointError::Read)?;
-    decode(&text)
-}
-
-/// Writes a checkpoint: temporary file, fsync, rename, fsync of the directory.
-pub fn save(dir: &StateDir, entries: &[Entry]) -> io::Result<()> {
-    let path = |name| dir.path().join(name);
-    let mut file = File::create(path(UNFINISHED))?;
-    file.write_all(&encode(entries))?;
-    file.sync_all()?;
-    match fs::rename(path(NEWEST), path(PREVIOUS)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::rename(path(UNFINISHED), path(NEWEST))?;
-    File::open(dir.path())?.sync_all()
+    aside.into()
 }
 
 /// How up to date the checkpoint is, for whoever wants to show it.
@@ -205,11 +252,14 @@ impl Progress {
 
 /// The body of the checkpoint thread: saves when something has changed, and
 /// once more at the end.
-pub fn run(dir: &StateDir, ledger: &Ledger, progress: &Progress, stop: &Stop) {
+pub fn run(dir: &StateDir, host: &str, ledger: &Ledger, progress: &Progress, stop: &Stop) {
     let mut saver = Saver {
+        dir,
+        checkpoint: Checkpoint::in_directory(dir, host),
+        ledger,
+        progress,
         started: Instant::now(),
         saved: None,
-        failing: false,
     };
     // The first one soon: it says where a follower began, before it has shipped
     // anything.
@@ -217,49 +267,61 @@ pub fn run(dir: &StateDir, ledger: &Ledger, progress: &Progress, stop: &Stop) {
     while !stop.requested() {
         stop.sleep(pause);
         fault_point("checkpoint");
-        saver.save(dir, ledger, progress);
+        saver.save();
         pause = SAVE_EVERY;
     }
-    saver.save(dir, ledger, progress);
+    saver.save();
 }
 
-struct Saver {
+struct Saver<'a> {
+    dir: &'a StateDir,
+    checkpoint: Checkpoint,
+    ledger: &'a Ledger,
+    progress: &'a Progress,
     started: Instant,
     /// The ledger's count of changes when it was last saved.
     saved: Option<u64>,
-    failing: bool,
 }
 
-impl Saver {
-    fn save(&mut self, dir: &StateDir, ledger: &Ledger, progress: &Progress) {
+impl Saver<'_> {
+    fn save(&mut self) {
         if self.started.elapsed() >= FORGET_NOT_BEFORE {
-            ledger.forget(
+            self.ledger.forget(
                 seconds_ago(FORGET_AFTER),
                 seconds_ago(FORGET_COMPLETE_AFTER),
             );
         }
-        let changes = ledger.changes(); // first: what comes after is saved next time
-        if self.saved == Some(changes) {
-            return progress.note(None);
+        let failure = self.write_what_changed().err();
+        let dir = shown(self.dir.path());
+        match (&failure, self.progress.failure()) {
+            (None, Some(_)) => log::info!("checkpoints are written again dir={dir}"),
+            (Some(error), before) if before.as_ref() != Some(error) => log::error!(
+                "cannot write the checkpoint: shipping goes on, lines may be sent again after a restart dir={dir} error={error}"
+            ),
+            _ => {}
         }
-        match save(dir, &ledger.entries()) {
-            Ok(()) => {
-                if std::mem::take(&mut self.failing) {
-                    log::info!("checkpoints are written again dir={}", shown(dir.path()));
-                }
-                self.saved = Some(changes);
-                progress.note(None);
+        self.progress.note(failure);
+    }
+
+    fn write_what_changed(&mut self) -> Result<(), String> {
+        match self.dir.hold_on() {
+            Ok(Hold::Kept) => {}
+            Ok(Hold::Anew) => {
+                log::warn!(
+                    "the state directory was taken away while logship runs: it is made again dir={}",
+                    shown(self.dir.path())
+                );
+                self.saved = None;
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    log::error!(
-                        "cannot write the checkpoint: shipping goes on, lines may be sent again after a restart dir={} error={error}",
-                        shown(dir.path())
-                    );
-                }
-                progress.note(Some(error.to_string()));
-            }
+            Err(error) => return Err(error.to_string()),
         }
+        let changes = self.ledger.changes(); // first: what comes after is saved next time
+        if self.saved != Some(changes) {
+            let saved = self.checkpoint.save(&self.ledger.entries());
+            saved.map_err(|error| error.to_string())?;
+            self.saved = Some(changes);
+        }
+        Ok(())
     }
 }
 
@@ -269,13 +331,14 @@ fn seconds_ago(ago: Duration) -> u64 {
         .map_or(0, |now| now.saturating_sub(ago).as_secs())
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
+fn encode(host: &str, entries: &[Entry]) -> Vec<u8> {
     let records: Vec<FileRecord> = entries.iter().map(FileRecord::from).collect();
     let files = serde_json::to_string_pretty(&records).expect("numbers and strings serialise");
     let files = RawValue::from_string(files).expect("it was just serialised");
     let document = Document {
         version: VERSION,
         checksum: checksum(files.get()),
+        host: Some(host.to_owned()),
         files: &files,
     };
     let mut text = serde_json::to_vec(&document).expect("numbers and strings serialise");
@@ -283,7 +346,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
     text
 }
 
-fn decode(text: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
+fn decode(text: &[u8]) -> Result<Contents, CheckpointError> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
@@ -301,10 +364,11 @@ fn decode(text: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
     }
     let records: Vec<FileRecord> =
         serde_json::from_str(document.files.get()).map_err(|error| damaged(error.to_string()))?;
-    records
-        .into_iter()
-        .map(|record| Entry::try_from(record).map_err(damaged))
-        .collect()
+    let entries = records.into_iter().map(Entry::try_from);
+    Ok(Contents {
+        host: document.host,
+        entries: entries.collect::<Result<_, _>>().map_err(damaged)?,
+    })
 }
 
 fn checksum(text: &str) -> String {
@@ -415,7 +479,9 @@ impl std::error::Error for CheckpointError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use std::fs;
+
+    const HOST: &str = "here";
 
     fn entry(path: &str) -> Entry {
         Entry {
@@ -448,18 +514,22 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back_as_it_was_written() {
         let entries = vec![entry("/a"), entry("/b c\n")];
-        assert_eq!(decode(&encode(&entries)).unwrap(), entries);
+        let contents = Contents {
+            host: Some(HOST.to_owned()),
+            entries,
+        };
+        assert_eq!(decode(&encode(HOST, &contents.entries)).unwrap(), contents);
     }
 
     #[test]
     fn every_flipped_byte_and_every_missing_end_is_noticed() {
-        let good = encode(&[entry("/a")]);
+        let good = encode(HOST, &[entry("/a")]);
         for at in 0..good.len() - 1 {
             assert!(decode(&good[..at]).is_err(), "cut at {at}");
             let mut flipped = good.clone();
             flipped[at] ^= 1;
-            if let Ok(entries) = decode(&flipped) {
-                // Only white space between the members may differ.
+            if let Ok(Contents { entries, .. }) = decode(&flipped) {
+                // Only the host and white space between the members may differ.
                 assert_eq!(entries, [entry("/a")], "flipped at {at}");
             }
         }
@@ -477,12 +547,13 @@ mod tests {
     fn a_damaged_checkpoint_falls_back_to_the_one_before() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::open(temp.path()).unwrap();
-        save(&dir, &[entry("/old")]).unwrap();
-        save(&dir, &[entry("/new")]).unwrap();
-        assert_eq!(load(&dir).entries, [entry("/new")]);
+        let checkpoint = Checkpoint::in_directory(&dir, HOST);
+        checkpoint.save(&[entry("/old")]).unwrap();
+        checkpoint.save(&[entry("/new")]).unwrap();
+        assert_eq!(checkpoint.load().entries, [entry("/new")]);
 
         fs::write(temp.path().join(NEWEST), [0; 300]).unwrap();
-        let memory = load(&dir);
+        let memory = checkpoint.load();
         assert_eq!(memory.entries, [entry("/old")]);
         assert!(memory.continued && memory.damaged);
         assert!(temp.path().join("checkpoint.json.damaged").exists());

@@ -7,8 +7,9 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::text::shown;
 
@@ -18,7 +19,18 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    // A lock and not a message: the directory is shared, and only the checkpoint's
+    // thread ever looks at it. Nobody waits for it.
+    lock: Mutex<File>,
+}
+
+/// What became of the directory since it was last looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is where it was, with our lock in it.
+    Kept,
+    /// It, or the lock in it, was taken away; it was made and locked again.
+    Anew,
 }
 
 /// Why a state directory cannot be used.
@@ -47,29 +59,7 @@ impl StateDir {
             path: path.to_owned(),
             source,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(unusable)?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join(LOCK))
-            .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StateError::InUse {
-                    path: path.to_owned(),
-                    holder: holder(&mut lock),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
-        }
-        write_pid(&mut lock).map_err(unusable)?;
+        let lock = take(path)?;
         // A directory without write permission would only fail at the first save.
         let probe = path.join("probe");
         File::create(&probe)
@@ -77,8 +67,27 @@ impl StateDir {
             .map_err(unusable)?;
         Ok(StateDir {
             path: path.to_owned(),
-            _lock: lock,
+            lock: Mutex::new(lock),
         })
+    }
+
+    /// Makes sure that this process still is the one that holds the directory: a
+    /// lock whose file was taken away keeps nobody out.
+    ///
+    /// # Errors
+    /// When it is somebody else's by now, or cannot be made again.
+    pub fn hold_on(&self) -> Result<Hold, StateError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let there = fs::metadata(self.path.join(LOCK)).map(identity);
+        let ours = lock.metadata().map(identity);
+        if let (Ok(there), Ok(ours)) = (there, ours)
+            && there == ours
+        {
+            return Ok(Hold::Kept);
+        }
+        *lock = take(&self.path)?;
+        Ok(Hold::Anew)
     }
 
     /// The directory.
@@ -87,10 +96,43 @@ impl StateDir {
     }
 }
 
+/// The lock of a directory, which is made if need be.
+fn take(path: &Path) -> Result<File, StateError> {
+    let unusable = |source| StateError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(unusable)?;
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join(LOCK))
+        .map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StateError::InUse {
+                path: path.to_owned(),
+                holder: holder(&mut lock),
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(unusable(source)),
+    }
+    write_pid(&mut lock).map_err(unusable)?;
+    Ok(lock)
+}
+
 fn write_pid(lock: &mut File) -> io::Result<()> {
-    lock.set_len(0)?;
+    let text = format!("{}\n", std::process::id());
     lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())
+    lock.write_all(text.as_bytes())?; // over the old one: a full disk has room for that
+    lock.set_len(text.len() as u64)
 }
 
 fn holder(lock: &mut File) -> Option<u32> {

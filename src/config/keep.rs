@@ -2,18 +2,17 @@
 //!
 //! It is bytes under keys, as etcd had them; what they mean is read anew.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{self, Disk, RealDisk};
+
 /// See ARCHITECTURE.md, "Stored formats".
 const FILE: &str = "remote-config.json";
-const UNFINISHED: &str = "remote-config.json.tmp";
 const VERSION: u32 = 1;
 
 /// A key and its values: name, `mod_revision`, bytes.
@@ -52,7 +51,7 @@ struct ValueRecord {
 /// # Errors
 /// When there is something that cannot be read.
 pub fn load(dir: &Path) -> io::Result<Vec<Kept>> {
-    let text = match fs::read(dir.join(FILE)) {
+    let text = match RealDisk.read(&dir.join(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -78,7 +77,7 @@ pub fn load(dir: &Path) -> io::Result<Vec<Kept>> {
     keys.collect()
 }
 
-/// Replaces what was kept: temporary file, fsync, rename, fsync of the directory.
+/// Replaces what was kept.
 pub fn save(dir: &Path, kept: Vec<Kept>) -> io::Result<()> {
     let value = |(key, mod_revision, bytes): (String, i64, Vec<u8>)| ValueRecord {
         key,
@@ -94,11 +93,6 @@ pub fn save(dir: &Path, kept: Vec<Kept>) -> io::Result<()> {
         version: VERSION,
         keys: keys.collect(),
     };
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(dir.join(UNFINISHED))?;
-    file.write_all(&serde_json::to_vec(&document)?)?;
-    file.sync_all()?;
-    fs::rename(dir.join(UNFINISHED), dir.join(FILE))?;
-    File::open(dir)?.sync_all()
+    let text = serde_json::to_vec(&document)?;
+    disk::replace(&RealDisk, &dir.join(FILE), &text)
 }

@@ -4,9 +4,7 @@
 //! the record. Nothing here reads them again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::disk::{self, RealDisk};
 use crate::ledger::Claim;
 use crate::text::to_text;
 
@@ -23,10 +22,9 @@ const FILE_NAME: &str = "dead-letters.jsonl";
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
+    /// Records written, by topic and the error's name.
     // Shared by the producers; a dead letter is rare, so the lock may be held
     // while it is written.
-    file: Mutex<Option<File>>,
-    /// Records written, by topic and the error's name.
     counts: Mutex<BTreeMap<(String, String), u64>>,
 }
 
@@ -50,7 +48,6 @@ impl DeadLetters {
     pub fn in_directory(directory: &Path) -> DeadLetters {
         DeadLetters {
             path: directory.join(FILE_NAME),
-            file: Mutex::new(None),
             counts: Mutex::default(),
         }
     }
@@ -60,7 +57,8 @@ impl DeadLetters {
         &self.path
     }
 
-    /// Appends a record and syncs the file.
+    /// Appends a record; it is there for good when this returns. The file is opened
+    /// each time: one that was moved or deleted meanwhile is no place for a letter.
     pub fn write(&self, claim: &Claim, value: &[u8], code: i16, error: &str) -> io::Result<()> {
         let origin = claim.file().origin();
         let text = std::str::from_utf8(value).ok();
@@ -78,21 +76,8 @@ impl DeadLetters {
         };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
-        let mut open = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match &mut *open {
-            Some(file) => file,
-            None => open.insert(
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(&self.path)?,
-            ),
-        };
-        file.write_all(&line)?;
-        file.sync_data()?;
-        drop(open);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        disk::append_line(&RealDisk, &self.path, &line)?;
         *counts
             .entry((origin.topic.to_string(), error.to_owned()))
             .or_default() += 1;

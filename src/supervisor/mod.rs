@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
 
 use crate::admin::{self, AdminError};
-use crate::checkpoint::{self, StateDir, StateError};
+use crate::checkpoint::{self, Checkpoint, StateDir, StateError};
 use crate::config::{Follower, Plan, Update};
 use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
@@ -119,6 +119,8 @@ struct Supervisor {
     registry: Registry,
     /// The state directory was used before.
     continued: bool,
+    /// Something it remembered is lost: a file it does not know may be one it knew.
+    damaged: bool,
     pool: Option<Pool>,
     pools_made: u64,
     shared: Shared,
@@ -207,7 +209,7 @@ impl Supervisor {
 
     fn new(plan: Plan, state_dir: Option<&Arc<StateDir>>) -> Result<Supervisor, StartError> {
         let memory = state_dir
-            .map(|dir| checkpoint::load(dir))
+            .map(|dir| Checkpoint::in_directory(dir, &plan.pool.send.host).load())
             .unwrap_or_default();
         let ledger = Arc::new(Ledger::remembering(memory.entries));
         let registry = Registry::default();
@@ -243,6 +245,7 @@ impl Supervisor {
             ledger,
             registry,
             continued: memory.continued,
+            damaged: memory.damaged,
             pool: Some(pool),
             pools_made: 1,
             shared,
@@ -280,11 +283,13 @@ impl Supervisor {
         let progress = self.board.checkpoint.clone().unwrap_or_default();
         self.checkpoint = state_dir.map(|dir| {
             let ledger = Arc::clone(&self.ledger);
+            let host = Arc::clone(&self.plan.pool.send.host);
             Service::start("checkpoint", &self.events.0, move || {
                 let (dir, ledger, progress) =
                     (Arc::clone(&dir), Arc::clone(&ledger), Arc::clone(&progress));
+                let host = Arc::clone(&host);
                 Ok(Box::new(move |stop| {
-                    checkpoint::run(&dir, &ledger, &progress, stop);
+                    checkpoint::run(&dir, &host, &ledger, &progress, stop);
                 }))
             })
         });
@@ -421,7 +426,7 @@ impl Supervisor {
 
     /// The same, where sources come and go: one of which no file is known is new.
     fn begin_in(&mut self, source: &Source) -> ReadFrom {
-        if self.reload.is_none() || source.job.read_from == ReadFrom::Beginning {
+        if self.reload.is_none() || self.damaged || source.job.read_from == ReadFrom::Beginning {
             return self.begin_at(source.job.read_from);
         }
         let topic = Arc::clone(&source.job.topic);
