@@ -1,11 +1,11 @@
 //! A set of byte ranges that never overlap.
 //!
-//! Neighbours are not merged: the number of ranges is bounded by the chunks
-//! and batches under way.
+//! Neighbours are one range: what is settled after a gap stays one range, however
+//! long the gap is waited for.
 
 use std::collections::BTreeMap;
 
-/// Disjoint, non-empty ranges, by their first byte.
+/// Non-empty ranges with gaps between them, by their first byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(BTreeMap<u64, u64>);
 
@@ -17,7 +17,13 @@ impl Ranges {
             self.first_overlap(from, to).is_none(),
             "{from}..{to} overlaps"
         );
-        self.0.insert(from, to);
+        let to = self.0.remove(&to).unwrap_or(to);
+        match self.0.range_mut(..from).next_back() {
+            Some((_, end)) if *end == from => *end = to,
+            _ => {
+                self.0.insert(from, to);
+            }
+        }
     }
 
     /// Takes a range out that lies within one of the set. False if none holds it.
@@ -79,6 +85,10 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -91,6 +101,61 @@ mod tests {
         assert_eq!(ranges.holding(15), None);
         assert_eq!(ranges.next_start(15), Some(20));
         assert_eq!(ranges.bytes(), 15);
+    }
+
+    /// The runs of neighbouring bytes in a set.
+    fn runs(bytes: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for &at in bytes {
+            match runs.last_mut() {
+                Some((_, end)) if *end == at => *end += 1,
+                _ => runs.push((at, at + 1)),
+            }
+        }
+        runs
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn ranges_are_the_runs_of_a_set_of_bytes(
+            steps in proptest::collection::vec((0..3, 0..40_u64, 1..12_u64), 1..60)
+        ) {
+            let (mut ranges, mut bytes) = (Ranges::default(), BTreeSet::new());
+            for (what, from, len) in steps {
+                let to = from + len;
+                let present = (from..to).filter(|at| bytes.contains(at)).count() as u64;
+                match what {
+                    0 if present == 0 => {
+                        ranges.insert(from, to);
+                        bytes.extend(from..to);
+                    }
+                    1 => {
+                        prop_assert_eq!(ranges.carve(from, to), present == len);
+                        if present == len {
+                            bytes.retain(|at| !(from..to).contains(at));
+                        }
+                    }
+                    2 => {
+                        let run = runs(&bytes).into_iter().find(|run| run.0 == from);
+                        prop_assert_eq!(ranges.take_at(from), run.map(|run| run.1));
+                        bytes.retain(|at| !run.is_some_and(|run| (run.0..run.1).contains(at)));
+                    }
+                    _ => {}
+                }
+                let runs = runs(&bytes);
+                prop_assert_eq!(ranges.iter().collect::<Vec<_>>(), &runs[..]);
+                prop_assert_eq!(ranges.bytes(), bytes.len() as u64);
+                prop_assert_eq!(ranges.is_empty(), bytes.is_empty());
+                for at in 0..55 {
+                    let holding = runs.iter().find(|run| (run.0..run.1).contains(&at));
+                    prop_assert_eq!(ranges.holding(at), holding.copied());
+                    let next = runs.iter().map(|run| run.0).find(|from| *from >= at);
+                    prop_assert_eq!(ranges.next_start(at), next);
+                }
+            }
+        }
     }
 
     #[test]
