@@ -153,6 +153,7 @@ struct State {
     /// Settled ranges after `position`.
     beyond: Ranges,
     claims: Ranges,
+    /// In this run. What an earlier one had settled after a gap is beyond it.
     read_to: u64,
     size: u64,
     seen: u64,
@@ -225,7 +226,6 @@ impl FileLedger {
         let mut state = file.state();
         for &(from, to) in &entry.beyond {
             state.start += to - from;
-            state.read_to = state.read_to.max(to);
             state.size = state.size.max(to);
             state.beyond.insert(from, to);
         }
@@ -397,8 +397,13 @@ impl FileLedger {
         );
     }
 
-    /// How far the file was ever read.
+    /// How far the file was ever read, in this run or an earlier one.
     pub fn read_to(&self) -> u64 {
+        self.state().ever_read_to()
+    }
+
+    /// How far it was read in this run: what is read after it is new.
+    pub fn fresh_from(&self) -> u64 {
         self.state().read_to
     }
 
@@ -444,7 +449,7 @@ impl FileLedger {
     /// Another account goes on where this one was read to.
     fn retire(&self) {
         let mut state = self.state();
-        state.size = state.read_to;
+        state.size = state.ever_read_to();
         state.superseded = true;
         drop(state);
         self.flow.changed();
@@ -581,6 +586,11 @@ impl State {
             self.window = *window;
             self.windows.pop_front();
         }
+    }
+
+    fn ever_read_to(&self) -> u64 {
+        let beyond = self.beyond.iter().last().map_or(0, |(_, to)| to);
+        self.read_to.max(self.position).max(beyond)
     }
 
     fn known_bytes(&self) -> u64 {

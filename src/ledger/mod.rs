@@ -9,6 +9,9 @@ mod file;
 mod flow;
 mod ranges;
 
+#[cfg(test)]
+mod model;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

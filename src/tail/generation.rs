@@ -309,7 +309,7 @@ impl Generation {
         if self.was_rewritten()? {
             return Ok(Step::Truncated);
         }
-        let fresh = fresh_lines(&lines, from, self.ledger.read_to());
+        let fresh = fresh_lines(&lines, from, self.ledger.fresh_from());
         let ticket = self.ledger.claim(from, to, fresh, window);
         let count = lines.lines;
         let chunk = Chunk::new(
