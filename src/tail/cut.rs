@@ -195,6 +195,8 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::queue::queue;
 
@@ -287,6 +289,102 @@ mod tests {
         match next(&input, &mut cursor, bounds(7, false), &queue).unwrap() {
             Cut::Lines(lines) => assert_eq!(&lines.buffer[..lines.len], b"abcdef\n"),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// A file in the order it was written: some lines, and how much of them has been
+    /// written at each look.
+    fn any_growth() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
+        let near = |len: usize| len - 2..len + 3;
+        let len = prop_oneof![
+            20 => 0..30_usize,
+            1 => near(BLOCK_BYTES),
+            1 => near(2 * BLOCK_BYTES),
+            1 => 0..3 * BLOCK_BYTES,
+        ];
+        let lines = proptest::collection::vec((len, any::<u8>()), 1..12);
+        let looks = proptest::collection::vec(any::<proptest::sample::Index>(), 0..8);
+        (lines, looks, any::<bool>()).prop_map(|(lines, looks, ended)| {
+            let mut bytes = Vec::new();
+            for (len, byte) in lines {
+                // Any byte but the one that ends a line.
+                bytes.extend(std::iter::repeat_n(
+                    if byte == b'\n' { 0 } else { byte },
+                    len,
+                ));
+                bytes.push(b'\n');
+            }
+            bytes.truncate(bytes.len() - usize::from(!ended));
+            let look = |at: proptest::sample::Index| at.index(bytes.len() + 1);
+            let mut looks: Vec<usize> = looks.into_iter().map(look).collect();
+            looks.sort_unstable();
+            looks.push(bytes.len());
+            (bytes, looks)
+        })
+    }
+
+    /// Where each line ends, the naive way.
+    fn line_ends(bytes: &[u8], complete: bool) -> Vec<u64> {
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let mut ends: Vec<u64> = ends.map(|(at, _)| at as u64 + 1).collect();
+        if complete && bytes.last().is_some_and(|last| *last != b'\n') {
+            ends.push(bytes.len() as u64);
+        }
+        ends
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is in a file, however it grows, and however short the limit is:
+        /// whole lines, each once and in order, byte for byte; of one that is too long
+        /// for a block and the limit, its first bytes. Nothing larger is ever held.
+        #[test]
+        fn lines_come_out_as_a_naive_splitter_has_them(
+            (bytes, looks) in any_growth(),
+            complete in any::<bool>(),
+            beyond in 0..9_usize,
+            line_bytes_max in prop_oneof![1..40_usize, 1..4 * BLOCK_BYTES],
+        ) {
+            let mut file = tempfile::tempfile().unwrap();
+            let input = Input::File(Arc::new(file.try_clone().unwrap()));
+            let (queue, _receivers) = queue(1, 1 << 20);
+            let (mut cursor, mut written, mut ends) = (Cursor::at(0), 0, Vec::new());
+            for (n, &size) in looks.iter().enumerate() {
+                file.write_all(&bytes[written..size]).unwrap();
+                written = size;
+                let last = n + 1 == looks.len();
+                let bounds = Bounds {
+                    // The size seen may be more than is there by now.
+                    end: (size + if last { 0 } else { beyond }) as u64,
+                    complete: last && complete,
+                    line_bytes_max,
+                };
+                loop {
+                    let lines = match next(&input, &mut cursor, bounds, &queue).unwrap() {
+                        Cut::Lines(lines) => lines,
+                        Cut::Partial => continue,
+                        Cut::Nothing => break,
+                    };
+                    let (from, to) = (cursor.offset as usize, lines.to as usize);
+                    let whole = &bytes[from..to];
+                    prop_assert!(lines.len <= BLOCK_BYTES.max(line_bytes_max + 2));
+                    prop_assert_eq!(&lines.buffer[..lines.len], &whole[..lines.len]);
+                    if lines.cut {
+                        prop_assert_eq!(lines.len, line_bytes_max);
+                        prop_assert!(whole.len() > line_bytes_max + 2);
+                        prop_assert_eq!(lines.lines, 1);
+                    } else {
+                        prop_assert_eq!(lines.len, whole.len());
+                    }
+                    let inside = line_ends(whole, true).into_iter().map(|end| end + from as u64);
+                    let before = ends.len();
+                    ends.extend(inside);
+                    prop_assert_eq!(lines.lines as usize, ends.len() - before);
+                    cursor = Cursor::at(lines.to);
+                }
+            }
+            prop_assert_eq!(ends, line_ends(&bytes, complete));
         }
     }
 
