@@ -13,6 +13,7 @@ mod world;
 mod admin;
 mod cli;
 mod config;
+mod crash;
 mod docs;
 mod etcd_command;
 mod etcd_follow;

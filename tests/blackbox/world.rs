@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 /// The topic every tail of a test ships to, unless it says otherwise.
@@ -413,6 +413,16 @@ impl Logship {
             let home = self.dir.join("home");
             fs::set_permissions(home, Permissions::from_mode(0o777)).unwrap();
         }
+        self
+    }
+
+    /// Has a disk that fills up when the test says so, see [`Shipper::fill_disk`].
+    pub fn can_fill_disk(mut self) -> Logship {
+        // Without this, the signal that comes with the error would end it.
+        let script = r#"trap "" XFSZ; exec "$0" "$@""#;
+        let program = std::mem::replace(&mut self.program, "sh".into());
+        self.args
+            .splice(0..0, ["-c".into(), script.into(), program]);
         self
     }
 
@@ -839,6 +849,26 @@ impl Shipper {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// From now on it cannot write a byte to any file, as if every disk were full.
+    /// It is the limit of a file's size that is met (EFBIG): that takes neither a
+    /// file system of one's own nor the right to mount it.
+    pub fn fill_disk(&self) {
+        self.limit_files(Some(0));
+    }
+
+    /// There is room again.
+    pub fn empty_disk(&self) {
+        self.limit_files(None);
+    }
+
+    fn limit_files(&self, bytes: Option<u64>) {
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
     }
 
     /// SIGTERM, and waits for the end.
