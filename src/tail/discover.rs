@@ -22,7 +22,7 @@ use super::Job;
 use super::pattern::{Pattern, glob_problem};
 use super::registry::Registry;
 use super::sleeper::Sleeper;
-use super::tailer::stands_at;
+use super::tailer::{check_file, stands_at};
 use super::tree::{Kind, Tree};
 
 /// How often sleeping files are looked at while that costs little: bounds how
@@ -293,16 +293,13 @@ impl Discovery {
     /// False when none has.
     fn refresh(&mut self, one: &mut Watched) -> bool {
         if let Some(path) = one.source.pattern.literal() {
-            let there = fs::symlink_metadata(path).ok().and_then(|meta| {
-                let kind = Kind::of(meta.file_type());
-                (!matches!(kind, Kind::Directory | Kind::Other)).then_some(kind)
-            });
-            let wanted = |_: &Kind| !one.source.excludes(path);
-            one.matches = there
-                .filter(wanted)
-                .map(|kind| (path.to_owned(), kind))
-                .into_iter()
-                .collect();
+            // A link may lead to what is no file: then there is nothing to tail.
+            let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+            let there = is_file && !one.source.excludes(path);
+            one.matches.clear();
+            if there {
+                one.matches.push((path.to_owned(), Kind::File));
+            }
         } else {
             let tree = &mut self.tree;
             let mut same =
@@ -330,9 +327,9 @@ impl Discovery {
     /// Says that nothing was found for a source, `once` and for all or yet.
     pub fn tell_of_nothing(&self, source: &Source, once: bool) {
         let text = shown(source.pattern.text());
-        match source.pattern.literal().map(super::check_path) {
-            Some(Err(problem)) => log::warn!("cannot tail {text}: {problem}"),
-            Some(Ok(())) => log::warn!("cannot tail {text}: it does not exist (trying again)"),
+        let literal = source.pattern.literal();
+        match literal.and_then(|path| check_file(path).err()) {
+            Some(problem) => log::warn!("cannot tail {text}: {problem} (trying again)"),
             None if once => log::warn!("no file matches '{text}'"),
             None => log::info!("no file matches '{text}' yet"),
         }

@@ -18,6 +18,7 @@ mod docs;
 mod etcd_command;
 mod etcd_follow;
 mod etcd_run;
+mod files;
 mod host;
 mod json;
 mod lines;

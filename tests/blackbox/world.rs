@@ -199,6 +199,13 @@ impl Log {
         file.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// The writer of the file that is open: it goes on there whatever becomes of
+    /// the name.
+    pub fn writer(&self) -> File {
+        let file = self.file.as_ref().expect("a log that was written");
+        file.try_clone().unwrap()
+    }
+
     /// Ends this generation; the next write goes to the new one, which exists.
     pub fn rotate(&mut self, how: Rotate) {
         match how {

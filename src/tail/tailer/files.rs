@@ -500,6 +500,15 @@ pub fn check_path(path: &Path) -> Result<(), String> {
     fs::metadata(path).map_or(Ok(()), |meta| check_kind(&meta))
 }
 
+/// Says why what stands at a path cannot be tailed now.
+///
+/// # Errors
+/// What is in the way, and what to do about it.
+pub fn check_file(path: &Path) -> Result<(), String> {
+    let meta = fs::metadata(path).map_err(explain)?;
+    check_kind(&meta)
+}
+
 fn check_kind(meta: &Metadata) -> Result<(), String> {
     let kind = meta.file_type();
     if kind.is_file() {
@@ -508,8 +517,13 @@ fn check_kind(meta: &Metadata) -> Result<(), String> {
         Err("it is a directory; name the files in it, for example with '/*.log' added".to_owned())
     } else if kind.is_fifo() {
         Err("it is a FIFO; read it into a pipe: logship tail - < FIFO".to_owned())
+    } else if kind.is_socket() {
+        Err(
+            "it is a socket; let its writer write to a file, or to a pipe: logship tail -"
+                .to_owned(),
+        )
     } else {
-        Err("it is not a regular file".to_owned())
+        Err("it is a device; read it into a pipe: logship tail - < DEVICE".to_owned())
     }
 }
 

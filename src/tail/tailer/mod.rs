@@ -29,7 +29,7 @@ use super::registry::{PathClaim, State};
 use super::sleeper::{Sleeper, Stat};
 use super::{Context, Job, Options, Target};
 
-pub use files::{check_path, stands_at};
+pub use files::{check_file, check_path, stands_at};
 
 /// First and longest pause while the queue is full.
 const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
