@@ -275,7 +275,7 @@ impl Generation {
     }
 
     /// Looks at the file: did it change in a way that appending does not explain?
-    fn was_rewritten(&mut self) -> io::Result<bool> {
+    pub fn was_rewritten(&mut self) -> io::Result<bool> {
         let look = self.input.look()?;
         if look == self.last && !self.unsure {
             return Ok(false);

@@ -22,6 +22,7 @@ mod files;
 mod host;
 mod json;
 mod lines;
+mod pressure;
 mod real;
 mod reload;
 mod restart;

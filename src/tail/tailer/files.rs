@@ -43,6 +43,7 @@ impl Tailer {
             return None;
         }
         let first = self.looked.replace(Instant::now()).is_none();
+        self.watch_waiting();
         self.show_deleted();
         let now = SystemTime::now();
         let looked = self.look_at_path(first);
@@ -60,6 +61,18 @@ impl Tailer {
             self.tell(&problem);
         }
         None
+    }
+
+    /// Looks at the files behind the first one. They are not read while that one
+    /// waits, but what is written to them, a truncation and a removal must not go
+    /// unseen meanwhile.
+    fn watch_waiting(&mut self) {
+        for at in 1..self.generations.len() {
+            let file = self.generations.get_mut(at);
+            if file.is_some_and(|file| file.was_rewritten().unwrap_or(false)) {
+                self.begin_next_life(at);
+            }
+        }
     }
 
     fn show_deleted(&self) {
