@@ -22,6 +22,7 @@ mod files;
 mod host;
 mod json;
 mod lines;
+mod peers;
 mod pressure;
 mod real;
 mod reload;

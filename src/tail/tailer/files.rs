@@ -6,7 +6,7 @@
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -351,19 +351,14 @@ impl Tailer {
     /// Finds a renamed file again. One that has nothing left is left alone unless
     /// it was `just_here`: its writer may not have noticed the rename yet.
     fn recover_one(&mut self, entry: &Entry, just_here: bool) -> Result<(), String> {
-        let origin = &entry.origin;
-        let found = rotated::find(&origin.path, origin.device, origin.inode);
-        let real = || rotated::find(origin.real.as_deref()?, origin.device, origin.inode);
-        let Some((path, meta)) = found.or_else(real) else {
-            let known = |(_, missing): &(Instant, Entry)| missing.origin == *origin;
+        let Some((path, input, meta)) = self.find_renamed(entry).map_err(explain)? else {
+            let known = |(_, missing): &(Instant, Entry)| missing.origin == entry.origin;
             if !self.missing.iter().any(known) {
                 self.missing.push((Instant::now(), entry.clone()));
             }
             return Ok(());
         };
-        let (input, _) = open(&path, &self.target.job).map_err(explain)?;
-        let same = identity::recognise(&input, meta.len(), entry).map_err(explain)?;
-        if same == Recognition::Same && meta.len() <= entry.position && !just_here {
+        if meta.len() <= entry.position && !just_here {
             self.context.ledger.complete(entry);
             return Ok(()); // nothing left in it
         }
@@ -380,6 +375,21 @@ impl Tailer {
             .map_err(explain)?;
         self.generations.push_back(generation);
         Ok(())
+    }
+
+    /// Where a remembered file is now. One that only has its inode is another file,
+    /// which nobody has asked for.
+    fn find_renamed(&self, entry: &Entry) -> io::Result<Option<(PathBuf, Input, Metadata)>> {
+        let origin = &entry.origin;
+        let find = |path: &Path| rotated::find(path, origin.device, origin.inode);
+        let real = || find(origin.real.as_deref()?);
+        let Some((path, _)) = find(&origin.path).or_else(real) else {
+            return Ok(None);
+        };
+        let (input, meta) = open(&path, &self.target.job)?;
+        let same = (meta.dev(), meta.ino()) == (origin.device, origin.inode)
+            && identity::recognise(&input, meta.len(), entry)? == Recognition::Same;
+        Ok(same.then_some((path, input, meta)))
     }
 
     /// Gives up remembered files that nobody has found for a while.
