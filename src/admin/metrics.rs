@@ -196,8 +196,20 @@ impl Page {
         self.single(
             Gauge,
             "logship_held_deleted_bytes",
-            "Bytes of deleted files that are kept open until they are acknowledged.",
+            "Bytes of the disk that deleted files take, held open until they are acknowledged.",
             Some(report.held_deleted_bytes),
+        );
+        self.single(
+            Gauge,
+            "logship_open_files",
+            "Log files that are open.",
+            Some(report.open_files),
+        );
+        self.single(
+            Gauge,
+            "logship_open_files_max",
+            "Log files that may be open at once.",
+            Some(report.open_files_max),
         );
     }
 
@@ -321,7 +333,7 @@ mod tests {
     use super::*;
 
     /// The names are a contract with every dashboard and alert there is.
-    const FAMILIES: [(&str, &str); 20] = [
+    const FAMILIES: [(&str, &str); 22] = [
         ("logship_read_lines_total", "counter"),
         ("logship_read_bytes_total", "counter"),
         ("logship_acked_lines_total", "counter"),
@@ -342,6 +354,8 @@ mod tests {
         ("logship_config_reloads_total", "counter"),
         ("logship_task_restarts_total", "counter"),
         ("logship_held_deleted_bytes", "gauge"),
+        ("logship_open_files", "gauge"),
+        ("logship_open_files_max", "gauge"),
     ];
 
     #[test]

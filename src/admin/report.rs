@@ -40,7 +40,12 @@ pub struct Report {
     /// How long ago positions were last written down; none before the first
     /// time and without a state directory.
     pub checkpoint_age_seconds: Option<f64>,
-    /// Bytes of deleted files that are kept because not everything is acknowledged.
+    /// Log files that are open.
+    pub open_files: u64,
+    /// How many may be.
+    pub open_files_max: u64,
+    /// Bytes of the disk that deleted files take, because they are held open until
+    /// everything in them is acknowledged.
     pub held_deleted_bytes: u64,
     /// The figures of each topic.
     pub topics: BTreeMap<String, TopicReport>,

@@ -79,6 +79,8 @@ struct FileRecord {
     seen: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     complete: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found_at: Option<String>,
     head: MarkRecord,
     window: MarkRecord,
 }
@@ -389,6 +391,7 @@ impl From<&Entry> for FileRecord {
             size: entry.size,
             seen: entry.seen,
             complete: entry.complete,
+            found_at: entry.found_at.as_deref().map(to_text),
             head: entry.head.into(),
             window: entry.window.into(),
         }
@@ -423,6 +426,7 @@ impl TryFrom<FileRecord> for Entry {
             size: record.size,
             seen: record.seen,
             complete: record.complete,
+            found_at: record.found_at.as_deref().map(from_text),
         })
     }
 }
@@ -512,6 +516,7 @@ mod tests {
             size: 200,
             seen: 1_700_000_000,
             complete: true,
+            found_at: Some(PathBuf::from("/a.1")),
         }
     }
 
@@ -581,6 +586,7 @@ mod tests {
                 size: numbers.3,
                 seen: numbers.4,
                 complete: numbers.5,
+                found_at: numbers.5.then(|| PathBuf::from("/a.1")),
             },
         )
     }

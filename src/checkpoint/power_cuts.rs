@@ -42,6 +42,7 @@ fn entries(positions: &Positions) -> Vec<Entry> {
         size: position + 20,
         seen: 1_700_000_000,
         complete: false,
+        found_at: None,
     };
     positions.iter().map(entry).collect()
 }

@@ -496,6 +496,20 @@ pub const KEYS: &[Key] = &[
         "100",
         "Files of one path, rotated while Kafka was away, that are held open at most. From 1 to 10000.",
     ),
+    key(
+        "open_files_max",
+        NUMBER,
+        r#"what the process may open ("ulimit -n"), less 64 for connections"#,
+        "1000",
+        "Log files that are open at once. When there is something to read in more, they take turns. From 1 to 10000000.",
+    ),
+    key(
+        "held_deleted_bytes_max",
+        SIZE,
+        r#""10GiB""#,
+        r#""10GiB""#,
+        "What deleted files may keep of the disk, because they are held open until they are shipped. When it is more, the oldest is let go, and what was not shipped of it is lost and reported. From 1MiB to 1048576GiB.",
+    ),
 ];
 
 /// The key of a path.

@@ -95,6 +95,8 @@ pub enum LossReason {
     Truncated,
     /// The file was deleted or replaced while nobody held it.
     Gone,
+    /// The file was deleted, and deleted files took more than they may.
+    HeldDeleted,
 }
 
 /// A stretch of a file that nobody has claimed.
@@ -628,6 +630,7 @@ impl State {
             size: self.size,
             seen: self.seen,
             complete: false,
+            found_at: None,
         };
         match &self.before {
             Some(before) => entry.preceded_by(before.entry(), self.start),
@@ -791,13 +794,18 @@ impl DropReason {
 
 impl LossReason {
     /// All of them, in the order of the figures.
-    pub const ALL: [LossReason; 2] = [LossReason::Truncated, LossReason::Gone];
+    pub const ALL: [LossReason; 3] = [
+        LossReason::Truncated,
+        LossReason::Gone,
+        LossReason::HeldDeleted,
+    ];
 
     /// Its name in messages and metrics.
     pub fn name(self) -> &'static str {
         match self {
             LossReason::Truncated => "truncated",
             LossReason::Gone => "gone",
+            LossReason::HeldDeleted => "held_deleted_bytes_max",
         }
     }
 }

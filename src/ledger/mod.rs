@@ -43,17 +43,20 @@ pub struct Entry {
     /// It is over, and nothing of it is left to be found at its path: what is
     /// remembered is only that it was shipped, for the day it turns up elsewhere.
     pub complete: bool,
+    /// The name that a complete file was last seen under: its writer may not have
+    /// noticed that it was renamed.
+    pub found_at: Option<PathBuf>,
 }
 
 /// What is remembered of an account that is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
     /// Nothing: the file is no more.
     Nothing,
     /// Its position; what is unread of it is looked for.
     Position,
-    /// That it is complete.
-    Complete,
+    /// That it is complete, and the name it has now, if that is known.
+    Complete(Option<PathBuf>),
 }
 
 /// Complete files of a path that are remembered: so many in any case,
@@ -94,7 +97,7 @@ pub enum Known {
     /// Its account is open, and nobody looks after it.
     Open(Arc<FileLedger>),
     /// Its position was saved.
-    Saved(Entry),
+    Saved(Box<Entry>),
 }
 
 impl Origin {
@@ -108,7 +111,7 @@ impl Known {
     pub fn entry(&self) -> Entry {
         match self {
             Known::Open(account) => account.entry(),
-            Known::Saved(entry) => entry.clone(),
+            Known::Saved(entry) => Entry::clone(entry),
         }
     }
 }
@@ -234,9 +237,14 @@ impl Inner {
             known_bytes,
             ..figures
         };
-        if keep != Keep::Nothing {
-            entry.complete = keep == Keep::Complete;
-            self.remember(entry);
+        entry.seen = now_seconds(); // it was in our hands
+        match keep {
+            Keep::Nothing => {}
+            Keep::Position => self.remember(entry),
+            Keep::Complete(found_at) => {
+                (entry.complete, entry.found_at) = (true, found_at);
+                self.remember(entry);
+            }
         }
     }
 }
@@ -283,11 +291,21 @@ impl Ledger {
         let key = (device, inode, Arc::clone(topic));
         let mut inner = self.inner();
         let Some(open) = inner.unattended(&key).cloned() else {
-            return inner.remembered.get(&key).cloned().map(Known::Saved);
+            return inner
+                .remembered
+                .get(&key)
+                .cloned()
+                .map(Box::new)
+                .map(Known::Saved);
         };
         if open.origin().path != path && open.is_quiet() {
             inner.close(&open, Keep::Position); // it goes on under its new name
-            return inner.remembered.get(&key).cloned().map(Known::Saved);
+            return inner
+                .remembered
+                .get(&key)
+                .cloned()
+                .map(Box::new)
+                .map(Known::Saved);
         }
         if open.is_whole() {
             return Some(Known::Open(open));
@@ -297,7 +315,7 @@ impl Ledger {
         let entry = open.durable_entry()?;
         open.supersede();
         inner.remember(entry.clone());
-        Some(Known::Saved(entry))
+        Some(Known::Saved(Box::new(entry)))
     }
 
     /// A known file was rewritten, or another one has its inode, or it is nowhere:
@@ -323,7 +341,7 @@ impl Ledger {
         drop(inner);
         let known = match (open, saved) {
             (Some(open), _) => Known::Open(open),
-            (None, Some(saved)) => Known::Saved(saved),
+            (None, Some(saved)) => Known::Saved(Box::new(saved)),
             (None, None) => return,
         };
         let mut entry = known.entry();
@@ -333,11 +351,12 @@ impl Ledger {
         self.changed();
     }
 
-    /// Nothing is left of a remembered file: it is looked for no more.
-    pub fn complete(&self, entry: &Entry) {
+    /// Nothing is left of a remembered file, which was found under this name: it is
+    /// looked for no more.
+    pub fn complete(&self, entry: &Entry, found_at: PathBuf) {
         let mut inner = self.inner();
         if let Some(known) = inner.remembered.get_mut(&entry.key()) {
-            known.complete = true;
+            (known.complete, known.found_at) = (true, Some(found_at));
         }
         drop(inner);
         self.changed();
@@ -356,6 +375,31 @@ impl Ledger {
             open.or_else(|| saved().cloned())
         });
         known.collect()
+    }
+
+    /// Complete files that stood at a path, by the newest, as far as it is known what
+    /// they are named now and they were seen since `since` (seconds since 1970).
+    pub fn former_at(&self, path: &Path, topic: &str, since: u64) -> Vec<Entry> {
+        let inner = self.inner();
+        let keys = inner.by_path.get(path).into_iter().flatten();
+        let of_topic = keys.filter(|key| *key.2 == *topic);
+        let known = of_topic.filter_map(|key| inner.remembered.get(key));
+        let former = known.filter(|entry| entry.found_at.is_some() && entry.seen >= since);
+        let mut former: Vec<Entry> = former.cloned().collect();
+        former.sort_by_key(|entry| std::cmp::Reverse(entry.seen));
+        former
+    }
+
+    /// A remembered file has another device number than it had: file systems do not
+    /// keep theirs over a restart of the machine.
+    pub fn renumber(&self, entry: &Entry, device: u64) {
+        let mut inner = self.inner();
+        if let Some(mut entry) = inner.forget(&entry.key()) {
+            entry.origin.device = device;
+            inner.remember(entry);
+        }
+        drop(inner);
+        self.changed();
     }
 
     /// True when a file of this topic is known whose path is `wanted`.

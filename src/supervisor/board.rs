@@ -18,7 +18,7 @@ use crate::kafka::{SECONDS, Stats};
 use crate::ledger::{DropReason, Figures, FileLedger, Ledger, LossReason};
 use crate::queue::Queue;
 use crate::send::DeadLetters;
-use crate::tail::{Registry, State, Tailed};
+use crate::tail::{Handles, Registry, State, Tailed};
 use crate::text::to_text;
 
 /// Where the facts of a report are.
@@ -27,6 +27,7 @@ pub struct Board {
     pub ledger: Arc<Ledger>,
     pub checkpoint: Option<Arc<Progress>>,
     pub dead_letters: Option<Arc<DeadLetters>>,
+    pub handles: Handles,
     pub started: (Instant, SystemTime),
     // A lock and not messages: whoever wants to know asks at any moment.
     facts: Mutex<Facts>,
@@ -49,6 +50,7 @@ impl Board {
         ledger: Arc<Ledger>,
         checkpoint: Option<Arc<Progress>>,
         dead_letters: Option<Arc<DeadLetters>>,
+        handles: Handles,
     ) -> Board {
         // All tasks are told of from the start, also those that never fail.
         let names = ["tail", "send", "discover", "checkpoint", "config", "admin"];
@@ -58,6 +60,7 @@ impl Board {
             ledger,
             checkpoint,
             dead_letters,
+            handles,
             started: (Instant::now(), SystemTime::now()),
             facts: Mutex::new(Facts {
                 tasks: tasks.into(),
@@ -91,6 +94,9 @@ impl Board {
                 .as_ref()
                 .and_then(|c| c.age())
                 .map(|age| age.as_secs_f64()),
+            open_files: self.handles.open() as u64,
+            open_files_max: self.handles.max() as u64,
+            held_deleted_bytes: self.handles.deleted_bytes(),
             topics: self.topics(),
             ..Report::default()
         };
@@ -162,7 +168,6 @@ impl Board {
             }
         }
         for (key, tailed) in &tailed {
-            report.held_deleted_bytes += tailed.held_deleted_bytes();
             if !newest.contains_key(key) {
                 report.files.push(FileReport {
                     path: to_text(&key.0),

@@ -26,7 +26,8 @@ use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
 use crate::send::{DeadLetters, StdoutEnd};
 use crate::tail::{
-    Context, Discovery, End, Found, News, ReadFrom, Registry, Request, Sleeper, Source, check_path,
+    Context, Discovery, End, Found, Handles, News, ReadFrom, Registry, Request, Sleeper, Source,
+    check_path,
 };
 use crate::text::shown;
 use crate::thread::Task;
@@ -225,12 +226,14 @@ impl Supervisor {
         let topics = plan.topics().into_iter().collect();
         let pool = Pool::start(0, plan.pool.clone(), topics, shared.clone());
         let pool = pool.map_err(StartError::Producers)?;
+        let handles = Handles::new(plan.tail.open_files_max);
         let context = Context {
             options: Arc::new(plan.tail.clone()),
             queue: pool.queue().clone(),
             ledger: Arc::clone(&ledger),
             registry: registry.clone(),
             awake: Arc::default(),
+            handles: handles.clone(),
             host: Arc::clone(&plan.pool.send.host),
         };
         let supervisor = Supervisor {
@@ -239,6 +242,7 @@ impl Supervisor {
                 Arc::clone(&ledger),
                 progress,
                 dead_letters,
+                handles,
             )),
             tailers: Tailers::new(context, events.0.clone()),
             plan,
@@ -526,6 +530,10 @@ impl Supervisor {
                 } else {
                     self.wake(*sleeper);
                 }
+                None
+            }
+            Event::TailerEnded(number, End::GaveWay(sleeper)) => {
+                self.tailers.gave_way(number, sleeper);
                 None
             }
             Event::TailerEnded(number, end) => {

@@ -41,8 +41,10 @@ pub struct Tailers {
     /// By number: a path may get a new tailer before the end of the last is heard of.
     running: HashMap<u64, Running>,
     retries: HashMap<PathKey, Retry>,
-    /// Those that wait for others to fall asleep.
-    waiting: VecDeque<(Tailer, Target, bool)>,
+    /// Those that wait for others to fall asleep, or for their turn.
+    waiting: VecDeque<Waiting>,
+    /// It was told that files take turns.
+    told_of_turns: bool,
     /// Sources that share files, about which it was told.
     told_of_topics: Vec<Vec<(String, Arc<str>)>>,
     /// How long what was in etcd and is gone is read on.
@@ -66,6 +68,14 @@ struct Running {
     backoff: Backoff,
 }
 
+/// A path that has no thread yet.
+enum Waiting {
+    /// Nothing of it was read.
+    New(Box<Tailer>, Target, bool, Backoff),
+    /// It slept, or gave way to others.
+    Woken(Box<Sleeper>),
+}
+
 struct Retry {
     target: Target,
     remote: bool,
@@ -82,6 +92,7 @@ impl Tailers {
             running: HashMap::new(),
             retries: HashMap::new(),
             waiting: VecDeque::new(),
+            told_of_turns: false,
             told_of_topics: Vec::new(),
             drain_timeout: Duration::ZERO,
             stdin_stop: None,
@@ -165,19 +176,53 @@ impl Tailers {
         self.start(target, false, Backoff::new())
     }
 
-    /// Starts a tailer for a path that slept, and tells it what has changed.
+    /// Starts a tailer for a path that slept, or lets it wait for its turn.
     pub fn wake(&mut self, sleeper: Sleeper) {
+        if self.may_open_more() {
+            self.wake_now(sleeper);
+        } else {
+            self.wait(Waiting::Woken(Box::new(sleeper)));
+        }
+    }
+
+    /// A tailer gave its handle to others: its path waits for its next turn.
+    pub fn gave_way(&mut self, number: u64, sleeper: Box<Sleeper>) {
+        self.wait(Waiting::Woken(sleeper));
+        self.ended(number);
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        match &waiting {
+            Waiting::New(tailer, ..) => tailer.queue(),
+            Waiting::Woken(sleeper) => sleeper.queue(),
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    /// False when each tailer that runs may have one file open, and that is all.
+    fn may_open_more(&self) -> bool {
+        self.running.len() < self.context.handles.max()
+    }
+
+    /// Starts a tailer for a path that slept, and tells it what has changed.
+    fn wake_now(&mut self, sleeper: Sleeper) {
         let target = sleeper.target().clone();
         let remote = self
             .wanted(&target.path, &target.job.topic)
             .map_or(target.job.fence.is_some(), |source| source.remote);
         let tailer = Tailer::awake(self.context.clone(), sleeper);
-        self.run_late(tailer, target, remote);
+        self.run_late(tailer, target, remote, Backoff::new());
     }
 
     /// Runs a tailer that was made for what was wanted a while ago, if its path is
     /// wanted still.
-    fn run_late(&mut self, mut tailer: Tailer, mut target: Target, mut remote: bool) {
+    fn run_late(
+        &mut self,
+        mut tailer: Tailer,
+        mut target: Target,
+        mut remote: bool,
+        backoff: Backoff,
+    ) {
         if !target.named {
             let claims = [Arc::downgrade(tailer.path_claim())];
             let Some((source, claim)) = self.wish_for(&target, &claims) else {
@@ -190,7 +235,7 @@ impl Tailers {
             (target.job, remote) = (Arc::clone(&job), source.remote);
             tailer.obey(Order::Serve { job, claim });
         }
-        self.run(tailer, target, remote, Backoff::new());
+        self.run(tailer, target, remote, backoff);
     }
 
     /// Runs a tailer whose source is gone from etcd, as long as that is drained.
@@ -207,23 +252,45 @@ impl Tailers {
             return false;
         };
         let tailer = Tailer::new(self.context.clone(), target.clone(), Arc::new(claim));
-        if self.running.len() >= AWAKE_MAX {
-            self.waiting.push_back((tailer, target, remote));
+        if self.running.len() >= AWAKE_MAX || !self.may_open_more() {
+            self.wait(Waiting::New(Box::new(tailer), target, remote, backoff));
         } else {
             self.run(tailer, target, remote, backoff);
         }
         true
     }
 
-    /// Starts tailers that wait: as many as there is room for, and `more`.
+    /// Starts tailers that wait: as many as there is room for, and `more` that only
+    /// need a thread.
     fn start_waiting(&mut self, mut more: usize) {
-        while !self.waiting.is_empty() && (self.running.len() < AWAKE_MAX || more > 0) {
+        while self.may_open_more() && (self.running.len() < AWAKE_MAX || more > 0) {
             if self.running.len() >= AWAKE_MAX {
                 more -= 1;
             }
-            if let Some((tailer, target, remote)) = self.waiting.pop_front() {
-                self.run_late(tailer, target, remote);
+            match self.waiting.pop_front() {
+                Some(Waiting::New(tailer, target, remote, backoff)) => {
+                    self.run_late(*tailer, target, remote, backoff);
+                }
+                Some(Waiting::Woken(sleeper)) => self.wake_now(*sleeper),
+                None => return,
             }
+        }
+        if !self.waiting.is_empty() && !self.may_open_more() {
+            self.let_take_turns();
+        }
+    }
+
+    /// There are more files than may be open: those that are open give way after a
+    /// while.
+    fn let_take_turns(&mut self) {
+        let handles = &self.context.handles;
+        handles.ask(self.waiting.len());
+        if !std::mem::replace(&mut self.told_of_turns, true) {
+            log::warn!(
+                "there is more to read than files that may be open at once, so they take turns: \
+                 raise open_files_max or the limit of open files (ulimit -n) open_files_max={}",
+                handles.max()
+            );
         }
     }
 
@@ -358,6 +425,7 @@ impl Tailers {
         drain_timeout: Duration,
     ) {
         (self.sources, self.drain_timeout) = (sources, drain_timeout);
+        self.context.handles.limit(options.open_files_max);
         if *self.context.options != *options {
             self.context.options = Arc::new(options.clone());
             for running in self.running.values() {

@@ -192,18 +192,23 @@ pub fn last_line_start(input: &Input, size: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::queue::queue;
+    use crate::tail::Handles;
 
     fn input(bytes: &[u8]) -> Input {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        Input::File(Arc::new(file))
+        input_of(file)
+    }
+
+    fn input_of(file: File) -> Input {
+        Input::file(file, Handles::new(None).take().unwrap())
     }
 
     fn bounds(end: usize, complete: bool) -> Bounds {
@@ -347,7 +352,7 @@ mod tests {
             line_bytes_max in prop_oneof![1..40_usize, 1..4 * BLOCK_BYTES],
         ) {
             let mut file = tempfile::tempfile().unwrap();
-            let input = Input::File(Arc::new(file.try_clone().unwrap()));
+            let input = input_of(file.try_clone().unwrap());
             let (queue, _receivers) = queue(1, 1 << 20);
             let (mut cursor, mut written, mut ends) = (Cursor::at(0), 0, Vec::new());
             for (n, &size) in looks.iter().enumerate() {

@@ -175,16 +175,16 @@ impl Generation {
     /// The file goes on as a new life after a truncation: what was not read is
     /// lost, and reading begins again at 0.
     pub fn next_life(self, ledger: &Arc<FileLedger>) -> io::Result<(Generation, Attendance)> {
-        self.give_up();
+        self.give_up(LossReason::Truncated);
         let once = self.once_end.is_some();
         let mut next = Generation::new(self.input, self.claim, ledger, self.job, once)?;
         next.skip_nuls = true;
         Ok((next, self.ledger))
     }
 
-    /// The bytes are gone: what was not read is lost.
-    pub fn give_up(&self) {
-        self.ledger.lose_the_rest(LossReason::Truncated);
+    /// The bytes are gone, or soon will be: what was not read is lost.
+    pub fn give_up(&self, reason: LossReason) {
+        self.ledger.lose_the_rest(reason);
         self.ledger.supersede();
     }
 
@@ -396,11 +396,11 @@ mod tests {
     use crate::ledger::{Ledger, Origin};
     use crate::queue;
     use crate::record::{Format, Partitioning, Shape};
-    use crate::tail::ReadFrom;
+    use crate::tail::{Handles, ReadFrom};
 
     /// A file, somebody who reads it, and where its lines go.
     struct Scene {
-        file: Arc<File>,
+        file: File,
         generation: Generation,
         queue: Queue,
         chunks: Receiver<Chunk>,
@@ -408,9 +408,10 @@ mod tests {
 
     impl Scene {
         fn of(bytes: &[u8]) -> Scene {
-            let file = Arc::new(tempfile::tempfile().unwrap());
+            let file = tempfile::tempfile().unwrap();
             file.write_all_at(bytes, 0).unwrap();
-            let input = Input::File(Arc::clone(&file));
+            let handle = Handles::new(None).take().unwrap();
+            let input = Input::file(file.try_clone().unwrap(), handle);
             let topic: Arc<str> = "t".into();
             let origin = Origin {
                 path: "/a".into(),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::handles::Handle;
 use crate::thread::Stop;
 
 /// Bytes of standard input that are kept until they are settled.
@@ -23,9 +24,16 @@ const STDIN_POLL_MS: i64 = 100;
 #[derive(Debug, Clone)]
 pub enum Input {
     /// A regular file.
-    File(Arc<File>),
+    File(Arc<OpenFile>),
     /// What standard input has brought so far.
     Stdin(Arc<Retained>),
+}
+
+/// A log file and the handle it takes.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    _handle: Handle,
 }
 
 /// What a look at an input tells.
@@ -44,10 +52,18 @@ pub struct Look {
 }
 
 impl Input {
+    /// A file that was opened for reading.
+    pub fn file(file: File, handle: Handle) -> Input {
+        Input::File(Arc::new(OpenFile {
+            file,
+            _handle: handle,
+        }))
+    }
+
     /// Reads at `offset` until `buffer` is full or the end is reached.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match self {
-            Input::File(file) => read_file_at(file, buffer, offset),
+            Input::File(open) => read_file_at(&open.file, buffer, offset),
             Input::Stdin(retained) => Ok(retained.read_at(buffer, offset)),
         }
     }
@@ -55,9 +71,22 @@ impl Input {
     /// Its size and state now.
     pub fn look(&self) -> io::Result<Look> {
         match self {
-            Input::File(file) => file.metadata().map(|meta| Look::at(&meta)),
+            Input::File(open) => open.file.metadata().map(|meta| Look::at(&meta)),
             Input::Stdin(retained) => Ok(retained.look()),
         }
+    }
+
+    /// Bytes it takes on the disk although it has no name any more, at most its size:
+    /// a sparse file takes less.
+    pub fn deleted_bytes(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 512; // see stat(2)
+        let Input::File(open) = self else {
+            return 0;
+        };
+        let meta = open.file.metadata().ok();
+        meta.filter(|meta| meta.nlink() == 0).map_or(0, |meta| {
+            meta.len().min(meta.blocks().saturating_mul(BLOCK_BYTES))
+        })
     }
 
     /// Everything before `position` is settled and need not be kept.

@@ -8,6 +8,7 @@ mod cut;
 mod discover;
 mod fence;
 mod generation;
+mod handles;
 mod identity;
 mod input;
 mod pattern;
@@ -31,6 +32,7 @@ use crate::record::Shape;
 
 pub use discover::{Discovery, Exclude, Found, News, Request, Source};
 pub use fence::Fence;
+pub use handles::Handles;
 pub use input::{Input, Retained};
 pub use pattern::Pattern;
 pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
@@ -93,6 +95,12 @@ pub struct Options {
     pub rotated_grace: Duration,
     /// Files of one path that are open at once.
     pub open_generations_max: usize,
+    /// Files that are open at once; by default what the process may open, less
+    /// some for other purposes.
+    pub open_files_max: Option<usize>,
+    /// Bytes of the disk that deleted files may keep, because they are held open
+    /// until they are settled; of what is more, the rest is lost.
+    pub held_deleted_bytes_max: u64,
     /// How long a file must be quiet before it gives its thread and handle back.
     pub idle_after: Duration,
     /// Read to the end and finish, instead of following.
@@ -106,6 +114,8 @@ impl Default for Options {
             poll_interval_max: Duration::from_millis(200),
             rotated_grace: Duration::from_secs(5),
             open_generations_max: 100,
+            open_files_max: None,
+            held_deleted_bytes_max: 10 << 30,
             idle_after: Duration::from_secs(5),
             once: false,
         }
@@ -125,6 +135,8 @@ pub struct Context {
     pub registry: Registry,
     /// Tailers that are awake.
     pub awake: Arc<AtomicUsize>,
+    /// What may be open.
+    pub handles: Handles,
     /// This host's name; part of what chooses the partition.
     pub host: Arc<str>,
 }

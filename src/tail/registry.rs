@@ -45,6 +45,8 @@ pub enum State {
     Failed,
     /// Its source was taken away; it is read to its end.
     Draining,
+    /// It waits for its turn: there are more files than may be open at once.
+    Queued,
 }
 
 /// What others may know of a path's tailer.
@@ -54,7 +56,6 @@ pub struct Tailed {
     state: Mutex<State>,
     trouble: Mutex<Option<String>>,
     thread: Mutex<Option<String>>,
-    held_deleted_bytes: AtomicU64,
 }
 
 /// An inode that is tailed; until it is dropped nobody else gets it.
@@ -83,6 +84,7 @@ impl State {
             State::Missing => "waiting",
             State::Failed => "failed",
             State::Draining => "draining",
+            State::Queued => "queued",
         }
     }
 }
@@ -111,16 +113,6 @@ impl Tailed {
             *told = trouble.map(str::to_owned);
         }
         news
-    }
-
-    /// Bytes of deleted files that it keeps open because they wait in them.
-    pub fn held_deleted_bytes(&self) -> u64 {
-        self.held_deleted_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Says how many bytes of deleted files it keeps open.
-    pub fn holds_deleted_bytes(&self, bytes: u64) {
-        self.held_deleted_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Its thread's name, while it has one.

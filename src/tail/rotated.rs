@@ -1,15 +1,88 @@
 //! Where the files of a path are after a rotation: in the same directory, under
 //! other names.
 //!
-//! It opens nothing and decides nothing; it only looks for inodes and names.
+//! It opens nothing and decides nothing; it only looks for inodes, names and sizes.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::input::CLOCK_TICK;
+use crate::ledger::{Entry, Origin};
+
+/// How long a renamed file is looked at that its writer may go on with.
+pub const FORMER_FOR: Duration = Duration::from_secs(3600);
+/// Files of a path that are looked at so.
+pub const FORMER_MAX: usize = 8;
+
+/// A file that was renamed, read to its end and let go. Its writer may not have
+/// noticed, and go on with it.
+#[derive(Debug, Clone)]
+pub struct Former {
+    entry: Entry,
+    path: PathBuf,
+    until: SystemTime,
+}
+
+/// What became of such a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing was written to it.
+    Quiet,
+    /// There is more in it than was read.
+    Grown,
+    /// It is not there any more, or it was quiet for long enough.
+    Over,
+}
+
+impl Former {
+    /// One that is at `path` now.
+    pub fn new(entry: Entry, path: PathBuf) -> Former {
+        let seen = UNIX_EPOCH + Duration::from_secs(entry.seen);
+        Former {
+            entry,
+            path,
+            until: seen + FORMER_FOR,
+        }
+    }
+
+    /// What is known of it.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Looks at it: one stat, and a search when it was renamed once more.
+    pub fn look(&mut self) -> Fate {
+        let origin = &self.entry.origin;
+        let same = |meta: &Metadata| (meta.dev(), meta.ino()) == (origin.device, origin.inode);
+        let meta = match fs::metadata(&self.path).ok().filter(same) {
+            Some(meta) => meta,
+            None => match whereabouts(origin) {
+                Some((path, meta)) => {
+                    self.path = path;
+                    meta
+                }
+                None => return Fate::Over,
+            },
+        };
+        if meta.len() > self.entry.position {
+            Fate::Grown
+        } else if SystemTime::now() > self.until {
+            Fate::Over
+        } else {
+            Fate::Quiet
+        }
+    }
+}
+
+/// Where a file is now that had a path: beside it, or beside what it led to if it
+/// was a link.
+pub fn whereabouts(origin: &Origin) -> Option<(PathBuf, Metadata)> {
+    let beside = |path: &Path| find(path, origin.device, origin.inode);
+    beside(&origin.path).or_else(|| beside(origin.real.as_deref()?))
+}
 
 /// Where in the directory of `path` an inode is now. Only what has its number is
 /// looked at: a directory may be large.

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use crate::ledger::{Attendance, Entry};
 
 use super::registry::{InodeClaim, PathClaim, State};
+use super::rotated::{Fate, Former};
 use super::{ReadFrom, Target};
 
 /// What a quiet file is known by. Any change of it wakes the file: growth, a
@@ -34,9 +35,26 @@ pub struct Sleeper {
     stat: Option<Stat>,
     /// When it was last found undisturbed.
     seen: SystemTime,
+    /// Files that had the path before.
+    former: Vec<Former>,
     account: Option<Attendance>,
     _inode: Option<Arc<InodeClaim>>,
     claim: Arc<PathClaim>,
+}
+
+/// What is left of a sleeper when it wakes.
+#[derive(Debug)]
+pub struct Woken {
+    /// The path, and what is done with its lines.
+    pub target: Target,
+    /// The file that slept.
+    pub was: Option<Entry>,
+    /// When it was last found undisturbed.
+    pub seen: SystemTime,
+    /// Files that had the path before it.
+    pub former: Vec<Former>,
+    /// The path is still claimed.
+    pub claim: Arc<PathClaim>,
 }
 
 impl Stat {
@@ -56,8 +74,9 @@ impl Sleeper {
     /// Puts a path to sleep.
     pub fn new(
         target: Target,
-        stat: Option<Stat>,
+        (stat, seen): (Option<Stat>, SystemTime),
         file: Option<(Attendance, Option<Arc<InodeClaim>>)>,
+        former: Vec<Former>,
         claim: Arc<PathClaim>,
     ) -> Sleeper {
         claim.tailed().show(State::Asleep);
@@ -66,11 +85,17 @@ impl Sleeper {
         Sleeper {
             target,
             stat,
-            seen: SystemTime::now(),
+            seen,
+            former,
             account,
             _inode: inode,
             claim,
         }
+    }
+
+    /// It waits for its turn to be read on.
+    pub fn queue(&self) {
+        self.claim.tailed().show(State::Queued);
     }
 
     /// The path, and what is done with its lines.
@@ -83,30 +108,42 @@ impl Sleeper {
         &self.target.path
     }
 
-    /// True when the path is not what it was.
+    /// True when the path is not what it was, or a file that had it before has grown.
     pub fn is_disturbed(&mut self) -> bool {
         let at = SystemTime::now();
         let now = fs::metadata(self.path()).ok().map(|meta| Stat::of(&meta));
-        if now == self.stat {
-            self.seen = at;
+        if now != self.stat {
+            return true;
         }
-        now != self.stat
-    }
-
-    /// When it was last found undisturbed.
-    pub fn seen(&self) -> SystemTime {
-        self.seen
+        if now.is_some() {
+            self.seen = at; // of nothing nobody knows what had its place meanwhile
+        }
+        let mut grown = false;
+        self.former.retain_mut(|former| match former.look() {
+            Fate::Over => false,
+            fate => {
+                grown |= fate == Fate::Grown;
+                true
+            }
+        });
+        grown
     }
 
     /// What a tailer needs to go on: the file that slept, if there was one, is
     /// looked for first, wherever it is now.
-    pub fn wake(self) -> (Target, Option<Entry>, Arc<PathClaim>) {
+    pub fn wake(self) -> Woken {
         let was = self.account.as_ref().map(|account| account.entry());
         let target = Target {
             // Whatever is there now has appeared, or was read, since.
             read_from: ReadFrom::Beginning,
             ..self.target
         };
-        (target, was, self.claim)
+        Woken {
+            target,
+            was,
+            seen: self.seen,
+            former: self.former,
+            claim: self.claim,
+        }
     }
 }

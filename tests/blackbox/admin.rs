@@ -196,6 +196,8 @@ fn full() -> Report {
             bytes_max: 4 << 20,
         },
         checkpoint_age_seconds: Some(0.25),
+        open_files: 3,
+        open_files_max: 960,
         held_deleted_bytes: 512,
         topics: [
             ("web".to_owned(), topic.clone()),

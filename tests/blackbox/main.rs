@@ -19,6 +19,7 @@ mod etcd_command;
 mod etcd_follow;
 mod etcd_run;
 mod files;
+mod handles;
 mod host;
 mod json;
 mod lines;

@@ -110,6 +110,25 @@ impl World {
             .args(["--topic", TOPIC])
     }
 
+    /// Gives every file in the checkpoints another device number, as a restart of
+    /// the machine may.
+    pub fn renumber_devices(&self) {
+        for path in self.checkpoints() {
+            let text = fs::read_to_string(&path).unwrap();
+            let at = text.find("\"files\":").unwrap() + "\"files\":".len();
+            let files = text[at..].trim_end().strip_suffix('}').unwrap();
+            let renumbered = files.replace("\"device\": ", "\"device\": 1");
+            assert_ne!(files, renumbered);
+            let checksum = |files: &str| {
+                let hash = twox_hash::XxHash3_64::oneshot(files.as_bytes());
+                format!("{hash:016x}")
+            };
+            let (old, new) = (checksum(files), checksum(&renumbered));
+            let text = text.replace(files, &renumbered).replace(&old, &new);
+            fs::write(&path, text).unwrap();
+        }
+    }
+
     /// The files below the state directory whose name says that they are a
     /// checkpoint, the newest first.
     pub fn checkpoints(&self) -> Vec<PathBuf> {
@@ -398,6 +417,12 @@ impl Logship {
     pub fn through(mut self, program: &str) -> Logship {
         let inner = std::mem::replace(&mut self.program, program.into());
         self.args.insert(0, inner);
+        self
+    }
+
+    /// Arguments before all others.
+    pub fn prefixed<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Logship {
+        self.args.splice(0..0, args.into_iter().map(Into::into));
         self
     }
 

@@ -34,6 +34,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Bytes in all queues: a line of the default limit fits several times over.
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+const HELD_DELETED_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Largest file that may hold a password.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 /// Permission bits of everybody who is neither owner nor in the group.
@@ -349,6 +350,10 @@ fn lower_tail_options(root: &Object, options: &mut tail::Options, report: &mut R
     }
     if let Some(max) = root.number("open_generations_max", 1..=10_000, report) {
         options.open_generations_max = max;
+    }
+    options.open_files_max = root.number("open_files_max", 1..=10_000_000, report);
+    if let Some(max) = root.size("held_deleted_bytes_max", HELD_DELETED_BYTES, report) {
+        options.held_deleted_bytes_max = max as u64;
     }
 }
 

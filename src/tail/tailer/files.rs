@@ -3,21 +3,25 @@
 //! Here is decided which file is the next generation of a path, and what becomes
 //! of those before it. Nothing is read of their lines.
 
-use std::fs::{self, File, Metadata};
+use std::fmt;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::ledger::{Entry, FileLedger, Keep, Known, LossReason, Mark, Origin};
+use rustix::io::Errno;
+
+use crate::ledger::{Entry, FileLedger, Keep, Known, Ledger, LossReason, Mark, Origin};
 use crate::text::shown;
 
 use super::super::generation::Generation;
 use super::super::identity::{self, Recognition};
 use super::super::input::Input;
 use super::super::registry::InodeClaim;
-use super::super::{Fence, Job, ReadFrom, cut, rotated};
+use super::super::rotated::{FORMER_FOR, FORMER_MAX, Fate, Former};
+use super::super::{Fence, ReadFrom, cut, rotated};
 use super::{End, Tailer};
 
 /// How often the path is looked at while the file is busy; bounds how late a
@@ -43,55 +47,137 @@ impl Tailer {
             return None;
         }
         let first = self.looked.replace(Instant::now()).is_none();
-        self.watch_waiting();
-        self.show_deleted();
+        self.look_at_generations();
+        self.let_go();
+        self.bound_deleted();
         let now = SystemTime::now();
         let looked = self.look_at_path(first);
-        self.seen = Some(now);
-        let problem = looked.err()?;
+        if self.seen.is_none() {
+            self.former = self.former_of_before();
+        }
+        // What had the path since then and was rotated away is looked for until a
+        // look succeeds.
+        if looked.is_ok() || self.seen.is_none() {
+            self.seen = self.seen.max(Some(now));
+        }
+        self.look_at_former();
+        self.crowded_out = matches!(looked, Err(Obstacle::NoHandle));
+        let obstacle = looked.err()?;
         let gone = self.generations.is_empty() && self.missing.is_empty();
-        if once {
-            self.tell(&problem);
-            return gone.then_some(End::Unreadable);
-        }
-        if gone && !self.target.named && problem.starts_with(MISSING) {
-            return Some(End::Finished);
-        }
-        if gone || !problem.starts_with(MISSING) {
-            self.tell(&problem);
-        }
-        None
-    }
-
-    /// Looks at the files behind the first one. They are not read while that one
-    /// waits, but what is written to them, a truncation and a removal must not go
-    /// unseen meanwhile.
-    fn watch_waiting(&mut self) {
-        for at in 1..self.generations.len() {
-            let file = self.generations.get_mut(at);
-            if file.is_some_and(|file| file.was_rewritten().unwrap_or(false)) {
-                self.begin_next_life(at);
+        match &obstacle {
+            Obstacle::NoHandle => {
+                if first {
+                    self.looked = None; // it is still the first one
+                }
+                None
+            }
+            _ if once => {
+                self.tell(&obstacle);
+                gone.then_some(End::Unreadable)
+            }
+            Obstacle::Missing if gone && !self.target.named => Some(End::Finished),
+            Obstacle::Missing if !gone => None,
+            _ => {
+                self.tell(&obstacle);
+                None
             }
         }
     }
 
-    fn show_deleted(&self) {
-        let deleted = self
+    /// Looks at all files, also at those whose turn to be read has not come: none may
+    /// be truncated and grow again unseen while Kafka is away.
+    fn look_at_generations(&mut self) {
+        let mut at = 0;
+        while let Some(generation) = self.generations.get_mut(at) {
+            let open = match generation.was_rewritten() {
+                Ok(true) => self.begin_next_life(at),
+                Ok(false) => true,
+                Err(error) => {
+                    self.tell_unreadable(&error);
+                    true
+                }
+            };
+            at += usize::from(open);
+        }
+    }
+
+    /// Keeps what deleted files take of the disk within its bound: the oldest one is
+    /// closed, and what was not read of it is lost.
+    fn bound_deleted(&mut self) {
+        let held: Vec<u64> = self
             .generations
             .iter()
-            .filter(|file| file.last_look().links == 0);
-        let waiting = deleted.map(|file| {
-            let ledger = file.ledger();
-            ledger.size().saturating_sub(ledger.position())
+            .map(|file| file.input().deleted_bytes())
+            .collect();
+        self.deleted_bytes.set(held.iter().sum());
+        let max = self.context.options.held_deleted_bytes_max;
+        if self.context.handles.deleted_bytes() <= max {
+            return;
+        }
+        let oldest = held.iter().position(|bytes| *bytes > 0);
+        if let Some(oldest) = oldest.and_then(|at| self.generations.remove(at)) {
+            oldest.give_up(LossReason::HeldDeleted);
+            self.closing.push(oldest.close().0);
+        }
+    }
+
+    /// Looks whether somebody goes on with files that were renamed and let go.
+    fn look_at_former(&mut self) {
+        let mut former = std::mem::take(&mut self.former);
+        former.retain_mut(|file| match file.look() {
+            Fate::Quiet => true,
+            Fate::Over => false,
+            Fate::Grown if self.has_all_generations() => true,
+            Fate::Grown => match self.go_on_with(file.entry()) {
+                Ok(()) => false,
+                Err(obstacle) => {
+                    self.tell(&obstacle);
+                    true
+                }
+            },
         });
-        self.claim.tailed().holds_deleted_bytes(waiting.sum());
+        self.former.splice(0..0, former);
+    }
+
+    /// Opens a file again that had the path before those that are open.
+    fn go_on_with(&mut self, former: &Entry) -> Result<(), Obstacle> {
+        if let Some(found) = self.find_renamed(former)?
+            && let Some(generation) = self.take_up(found)?
+        {
+            self.generations.push_front(generation);
+        }
+        Ok(())
+    }
+
+    /// Files that were let go in an earlier run, lately.
+    fn former_of_before(&self) -> Vec<Former> {
+        let since = SystemTime::now() - FORMER_FOR;
+        let since = since
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let topic = &self.target.job.topic;
+        let known = self
+            .context
+            .ledger
+            .former_at(&self.target.path, topic, since);
+        let former = known.into_iter().take(FORMER_MAX).rev();
+        former
+            .filter_map(|entry| {
+                let path = entry.found_at.clone()?;
+                Some(Former::new(entry, path))
+            })
+            .collect()
+    }
+
+    fn has_all_generations(&self) -> bool {
+        self.generations.len() >= self.context.options.open_generations_max
     }
 
     pub(super) fn is_stdin(&self) -> bool {
         self.generations.back().is_some_and(Generation::is_stdin)
     }
 
-    fn look_at_path(&mut self, first: bool) -> Result<(), String> {
+    fn look_at_path(&mut self, first: bool) -> Result<(), Obstacle> {
         let path = self.target.path.clone();
         let meta = fs::metadata(&path);
         let mut slept_here = false;
@@ -99,42 +185,103 @@ impl Tailer {
             let there =
                 |meta: &Metadata| (meta.dev(), meta.ino()) == (was.origin.device, was.origin.inode);
             slept_here = meta.as_ref().is_ok_and(there);
-            if !slept_here {
-                self.recover_one(&was, true)?;
+            if !slept_here && let Err(obstacle) = self.recover_one(&was, true) {
+                self.was = Some(was);
+                return Err(obstacle);
             }
         }
-        let meta = meta.map_err(explain)?;
+        let meta = meta?;
         let known = self
             .generations
             .iter()
             .any(|g| g.has(meta.dev(), meta.ino()));
+        self.replaced = !known && !self.generations.is_empty();
         if known {
             return Ok(());
         }
-        check_kind(&meta)?;
-        if self.generations.len() >= self.context.options.open_generations_max {
-            return Err(format!(
-                "{} rotated files are still open: waiting before the next one is opened",
-                self.generations.len()
-            ));
-        }
-        let (input, meta) = open(&path, &self.target.job).map_err(explain)?;
+        check_kind(&meta).map_err(Obstacle::Other)?;
+        self.check_generations()?;
+        let (input, meta) = self.open(&path)?;
         let Some(claim) = self.claim(&meta, &path) else {
             return Ok(());
         };
-        self.recover_renamed(&meta);
+        self.renumber(&meta);
+        self.recover_renamed(&meta)?;
         if !slept_here {
-            self.recover_unseen(); // what looks like it may be a copy else
+            self.recover_unseen()?; // what looks like it may be a copy else
         }
         let from = if first {
             self.target.read_from
         } else {
             ReadFrom::Beginning
         };
-        let generation = self.begin(input, claim, &meta, from).map_err(explain)?;
+        let generation = self.begin(input, claim, &meta, from)?;
         self.generations.push_back(generation);
+        self.replaced = false;
         self.claim.tailed().tell(None);
         Ok(())
+    }
+
+    /// There is room for one more file of the path.
+    fn check_generations(&self) -> Result<(), Obstacle> {
+        if !self.has_all_generations() {
+            return Ok(());
+        }
+        Err(Obstacle::Other(format!(
+            "{} rotated files are still open (open_generations_max): waiting before the next one is opened",
+            self.generations.len()
+        )))
+    }
+
+    /// Opens a regular file and asks what it really is.
+    fn open(&self, path: &Path) -> Result<(Input, Metadata), Obstacle> {
+        let handle = self.context.handles.take().ok_or(Obstacle::NoHandle)?;
+        let opened = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(O_NONBLOCK)
+            .open(path);
+        let opened = opened.inspect_err(|error| {
+            if is_out_of_handles(error) {
+                self.context.handles.ask(1);
+            }
+        });
+        let file = opened?;
+        let meta = file.metadata()?;
+        check_kind(&meta).map_err(Obstacle::Other)?;
+        let permitted = |fence: &Arc<Fence>| fence.permits_open(&file);
+        if !self.target.job.fence.as_ref().is_none_or(permitted) {
+            let outside = "it is outside of what etcd may name";
+            return Err(Obstacle::Other(outside.to_owned()));
+        }
+        Ok((Input::file(file, handle), meta))
+    }
+
+    /// File systems do not keep their device numbers over a restart of the machine: a
+    /// remembered file with another one is the same if everything else fits.
+    fn renumber(&self, now_there: &Metadata) {
+        let (ledger, path) = (&self.context.ledger, &self.target.path);
+        let known = ledger.known_at(path, &self.target.job.topic);
+        let device = now_there.dev();
+        for entry in known.iter().filter(|known| known.origin.device != device) {
+            let origin = Origin {
+                device,
+                ..entry.origin.clone()
+            };
+            let same = |path: &Path, meta: &Metadata| {
+                let input = self.open(path).ok()?.0;
+                let same = identity::recognise(&input, meta.len(), entry).ok()?;
+                (same == Recognition::Same && entry.head.len > 0).then_some(())
+            };
+            let found = rotated::whereabouts(&origin);
+            if found.is_some_and(|(path, meta)| same(&path, &meta).is_some()) {
+                log::info!(
+                    "the device number of a file has changed, it goes on where it was path={} inode={} device={device}",
+                    shown(path),
+                    origin.inode
+                );
+                ledger.renumber(entry, device);
+            }
+        }
     }
 
     /// Claims an inode; `None` when another tailer has it.
@@ -270,7 +417,7 @@ impl Tailer {
     /// Files that stood at this path when it was last looked at, in an earlier
     /// run or under a name since forgotten, and were renamed with unread lines:
     /// if they are still in the same directory, their rest comes first.
-    fn recover_renamed(&mut self, now_there: &Metadata) {
+    fn recover_renamed(&mut self, now_there: &Metadata) -> Result<(), Obstacle> {
         let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
         let mut entries = ledger.known_at(&self.target.path, topic);
         entries.retain(|entry| {
@@ -279,26 +426,33 @@ impl Tailer {
         });
         entries.sort_by_key(|entry| entry.seen);
         for entry in entries {
-            if let Err(problem) = self.recover_one(&entry, false) {
-                self.tell(&problem);
+            self.check_generations()?;
+            match self.recover_one(&entry, false) {
+                Err(Obstacle::NoHandle) => return Err(Obstacle::NoHandle),
+                Err(obstacle) => self.tell(&obstacle),
+                Ok(()) => {}
             }
         }
+        Ok(())
     }
 
     /// Files that had the path between two looks, and were rotated away before the
     /// second: they come before the one that is there now.
-    fn recover_unseen(&mut self) {
-        let Some(since) = self.seen else { return };
+    fn recover_unseen(&mut self) -> Result<(), Obstacle> {
+        let Some(since) = self.seen else {
+            return Ok(());
+        };
         // Names may move on while they are read: until there is nothing new.
         for _ in 0..UNSEEN_ROUNDS_MAX {
-            if !self.take_all_unseen(since) {
-                return;
+            if !self.take_all_unseen(since)? {
+                break;
             }
         }
+        Ok(())
     }
 
     /// True when there was something.
-    fn take_all_unseen(&mut self, since: SystemTime) -> bool {
+    fn take_all_unseen(&mut self, since: SystemTime) -> Result<bool, Obstacle> {
         let mut any = false;
         for (path, meta) in rotated::created_since(&self.target.path, since) {
             let topic = &self.target.job.topic;
@@ -308,20 +462,24 @@ impl Tailer {
             if known.is_some() || self.context.registry.holder(&key).is_some() {
                 continue;
             }
+            self.check_generations()?;
             match self.take_unseen(&path) {
                 Ok(taken) => any |= taken,
-                Err(problem) => {
+                Err(Obstacle::NoHandle) => return Err(Obstacle::NoHandle),
+                Err(obstacle) => {
                     any = true;
-                    self.tell(&problem);
+                    self.tell(&obstacle);
                 }
             }
+            // Should there be no room for the rest now, it is not found once more.
+            self.seen = self.seen.max(meta.created().ok());
         }
-        any
+        Ok(any)
     }
 
     /// False for one that is no file of its own.
-    fn take_unseen(&mut self, path: &Path) -> Result<bool, String> {
-        let (input, meta) = open(path, &self.target.job).map_err(explain)?;
+    fn take_unseen(&mut self, path: &Path) -> Result<bool, Obstacle> {
+        let (input, meta) = self.open(path)?;
         // What copytruncate left looks just like it, also of a file whose truncation
         // was not noticed yet.
         let is_copy = |life: &Entry| {
@@ -341,55 +499,55 @@ impl Tailer {
             shown(&self.target.path),
             shown(path)
         );
-        let generation = self
-            .begin(input, claim, &meta, ReadFrom::Beginning)
-            .map_err(explain)?;
+        let generation = self.begin(input, claim, &meta, ReadFrom::Beginning)?;
         self.generations.push_back(generation);
         Ok(true)
     }
 
     /// Finds a renamed file again. One that has nothing left is left alone unless
     /// it was `just_here`: its writer may not have noticed the rename yet.
-    fn recover_one(&mut self, entry: &Entry, just_here: bool) -> Result<(), String> {
-        let Some((path, input, meta)) = self.find_renamed(entry).map_err(explain)? else {
+    fn recover_one(&mut self, entry: &Entry, just_here: bool) -> Result<(), Obstacle> {
+        let Some(found) = self.find_renamed(entry)? else {
             let known = |(_, missing): &(Instant, Entry)| missing.origin == entry.origin;
             if !self.missing.iter().any(known) {
                 self.missing.push((Instant::now(), entry.clone()));
             }
             return Ok(());
         };
-        if meta.len() <= entry.position && !just_here {
-            self.context.ledger.complete(entry);
+        if !just_here && found.meta.len() <= entry.position {
+            self.context.ledger.complete(entry, found.path);
             return Ok(()); // nothing left in it
         }
-        let Some(claim) = self.claim(&meta, &self.target.path.clone()) else {
-            return Ok(());
+        let generation = self.take_up(found)?;
+        self.generations.extend(generation);
+        Ok(())
+    }
+
+    /// Opens a remembered file wherever it is now. One that only has its inode is
+    /// another file, which nobody has asked for.
+    fn find_renamed(&self, entry: &Entry) -> Result<Option<Renamed>, Obstacle> {
+        let origin = &entry.origin;
+        let Some((path, _)) = rotated::whereabouts(origin) else {
+            return Ok(None);
+        };
+        let (input, meta) = self.open(&path)?;
+        let same = (meta.dev(), meta.ino()) == (origin.device, origin.inode)
+            && identity::recognise(&input, meta.len(), entry)? == Recognition::Same;
+        Ok(same.then_some(Renamed { path, input, meta }))
+    }
+
+    /// Goes on with a renamed file at its position. `None` when another tailer has it.
+    fn take_up(&mut self, found: Renamed) -> Result<Option<Generation>, Obstacle> {
+        let Some(claim) = self.claim(&found.meta, &self.target.path.clone()) else {
+            return Ok(None);
         };
         log::info!(
             "found the rest of a renamed file path={} now={}",
             shown(&self.target.path),
-            shown(&path)
+            shown(&found.path)
         );
-        let generation = self
-            .begin(input, claim, &meta, ReadFrom::Beginning)
-            .map_err(explain)?;
-        self.generations.push_back(generation);
-        Ok(())
-    }
-
-    /// Where a remembered file is now. One that only has its inode is another file,
-    /// which nobody has asked for.
-    fn find_renamed(&self, entry: &Entry) -> io::Result<Option<(PathBuf, Input, Metadata)>> {
-        let origin = &entry.origin;
-        let find = |path: &Path| rotated::find(path, origin.device, origin.inode);
-        let real = || find(origin.real.as_deref()?);
-        let Some((path, _)) = find(&origin.path).or_else(real) else {
-            return Ok(None);
-        };
-        let (input, meta) = open(&path, &self.target.job)?;
-        let same = (meta.dev(), meta.ino()) == (origin.device, origin.inode)
-            && identity::recognise(&input, meta.len(), entry)? == Recognition::Same;
-        Ok(same.then_some((path, input, meta)))
+        let generation = self.begin(found.input, claim, &found.meta, ReadFrom::Beginning)?;
+        Ok(Some(generation))
     }
 
     /// Gives up remembered files that nobody has found for a while.
@@ -410,10 +568,10 @@ impl Tailer {
         });
     }
 
-    /// Goes on with a truncated file as a new one.
-    pub(super) fn begin_next_life(&mut self, at: usize) {
+    /// Goes on with a truncated file as a new one. False when it is not open any more.
+    pub(super) fn begin_next_life(&mut self, at: usize) -> bool {
         let Some(generation) = self.generations.remove(at) else {
-            return;
+            return false;
         };
         let old = generation.ledger().attend();
         self.remember_truncated(old.entry());
@@ -434,6 +592,7 @@ impl Tailer {
             self.context.ledger.open(account);
             Ok(begun)
         });
+        let open = begun.is_ok();
         match begun {
             Ok((generation, old)) => {
                 self.generations.insert(at, generation);
@@ -441,10 +600,11 @@ impl Tailer {
             }
             // Without its handle the file is found again through its path.
             Err(error) => {
-                self.tell(&format!("cannot read: {error}"));
+                self.tell_unreadable(&error);
                 self.closing.push(old);
             }
         }
+        open
     }
 
     fn remember_truncated(&mut self, life: Entry) {
@@ -455,34 +615,38 @@ impl Tailer {
     }
 
     /// Lets go of files that are over: renamed or deleted, read to the end,
-    /// settled, and quiet for a while.
+    /// settled, and quiet for a while; at once where there is no room for others.
     pub(super) fn let_go(&mut self) {
-        let newest = self.generations.len().saturating_sub(1);
+        let live = self.live();
         let mut at = 0;
         let context = &self.context;
+        let hurry = self.has_all_generations() || context.handles.is_asked();
+        let former = &mut self.former;
         self.generations.retain(|generation| {
             let deleted = generation.last_look().links == 0;
-            let over = at < newest || deleted;
+            let over = at < live || deleted;
             at += 1;
             if context.options.once || !over || !generation.is_settled() {
                 return true;
             }
-            let keep = !context.has_waited(generation);
+            let keep = !(hurry || context.has_waited(generation));
             if !keep {
+                let ledger = generation.ledger();
                 log::debug!(
                     "let go path={} inode={} deleted={deleted}",
-                    shown(&generation.ledger().origin().path),
-                    generation.ledger().origin().inode
+                    shown(&ledger.origin().path),
+                    ledger.origin().inode
                 );
-                let keep = if deleted {
-                    Keep::Nothing
+                if deleted {
+                    context.ledger.close(ledger, Keep::Nothing);
                 } else {
-                    Keep::Complete
-                };
-                context.ledger.close(generation.ledger(), keep);
+                    former.extend(close_renamed(&context.ledger, ledger));
+                }
             }
             keep
         });
+        let too_many = self.former.len().saturating_sub(FORMER_MAX);
+        self.former.drain(..too_many);
         self.retired.retain(|generation| {
             let settled = generation.is_retired();
             if settled {
@@ -500,18 +664,58 @@ impl Tailer {
     }
 }
 
-/// How the message about a missing file begins.
-const MISSING: &str = "it does not exist";
+/// Closes the account of a renamed file, which is looked at for a while if it has a
+/// name.
+fn close_renamed(ledger: &Ledger, file: &Arc<FileLedger>) -> Option<Former> {
+    let found = rotated::whereabouts(file.origin()).map(|(path, _)| path);
+    ledger.close(file, Keep::Complete(found.clone()));
+    Some(Former::new(file.entry(), found?))
+}
 
-#[allow(clippy::needless_pass_by_value)] // it is what `map_err` wants
-fn explain(error: io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => MISSING.to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "permission denied: grant logship's user read access".to_owned()
+/// A remembered file that was found under another name, and is open.
+struct Renamed {
+    path: PathBuf,
+    input: Input,
+    meta: Metadata,
+}
+
+/// Why a file is not opened.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// It is not there.
+    Missing,
+    /// As many are open as may be.
+    NoHandle,
+    /// Something else, in words.
+    Other(String),
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Obstacle {
+        match error.kind() {
+            io::ErrorKind::NotFound => Obstacle::Missing,
+            io::ErrorKind::PermissionDenied => {
+                Obstacle::Other("permission denied: grant logship's user read access".to_owned())
+            }
+            _ if is_out_of_handles(&error) => Obstacle::NoHandle,
+            _ => Obstacle::Other(error.to_string()),
         }
-        _ => error.to_string(),
     }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Missing => write!(f, "it does not exist"),
+            Obstacle::NoHandle => write!(f, "too many files are open (open_files_max)"),
+            Obstacle::Other(problem) => write!(f, "{problem}"),
+        }
+    }
+}
+
+fn is_out_of_handles(error: &io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    code.is_some_and(|code| [Errno::MFILE, Errno::NFILE].contains(&code))
 }
 
 /// Says why what stands at a path cannot be tailed, if it never can be: a
@@ -528,7 +732,7 @@ pub fn check_path(path: &Path) -> Result<(), String> {
 /// # Errors
 /// What is in the way, and what to do about it.
 pub fn check_file(path: &Path) -> Result<(), String> {
-    let meta = fs::metadata(path).map_err(explain)?;
+    let meta = fs::metadata(path).map_err(|error| Obstacle::from(error).to_string())?;
     check_kind(&meta)
 }
 
@@ -553,21 +757,4 @@ fn check_kind(meta: &Metadata) -> Result<(), String> {
 /// True when this file stands at a path now.
 pub fn stands_at(meta: &Metadata, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (meta.dev(), meta.ino()))
-}
-
-/// Opens a regular file and asks what it really is.
-fn open(path: &Path, job: &Job) -> io::Result<(Input, Metadata)> {
-    let file: File = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let permitted = |fence: &Arc<Fence>| fence.permits_open(&file);
-    if !job.fence.as_ref().is_none_or(permitted) {
-        return Err(io::Error::other("it is outside of what etcd may name"));
-    }
-    Ok((Input::File(Arc::new(file)), meta))
 }

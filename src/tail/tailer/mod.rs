@@ -17,18 +17,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 
-use crate::ledger::{Attendance, Entry, FileLedger, Flow, Keep, Mark};
+use crate::ledger::{Attendance, Entry, FileLedger, Flow, Keep, LossReason, Mark};
 use crate::queue::Queue;
 use crate::text::shown;
 use crate::thread::{Stop, fault_point};
 
 use super::generation::{Generation, Step};
+use super::handles::DeletedBytes;
 use super::identity;
 use super::input::{Input, Look, Retained};
 use super::registry::{PathClaim, State};
+use super::rotated::Former;
 use super::sleeper::{Sleeper, Stat};
 use super::{Context, Job, Options, Target};
 
+use files::Obstacle;
 pub use files::{check_file, check_path, stands_at};
 
 /// First and longest pause while the queue is full.
@@ -37,6 +40,8 @@ const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 const CROWD: usize = 128;
 /// How long a file in a crowd must be quiet before it sleeps.
 const IDLE_AFTER_IN_CROWD: Duration = Duration::from_millis(300);
+/// How long a file is read at least while others wait for its handle.
+const TURN: Duration = Duration::from_secs(1);
 /// How long a file that is drained must be quiet before that is its end: its
 /// writer may be in the middle of its last words.
 const DRAINED_AFTER: Duration = Duration::from_millis(200);
@@ -55,6 +60,8 @@ pub enum End {
     /// Nothing has happened for a while: whoever looks for files looks at this
     /// one too.
     Asleep(Box<Sleeper>),
+    /// There is more to read, but others wait for the handle.
+    GaveWay(Box<Sleeper>),
 }
 
 /// A change of what a tailer is to do.
@@ -98,10 +105,19 @@ pub struct Tailer {
     /// Remembered files of this path that were not found, and since when.
     /// Another tailer may still turn out to have them.
     missing: Vec<(Instant, Entry)>,
+    /// Files that were renamed, read to their end and let go, the newest last.
+    former: Vec<Former>,
     /// The last lives that ended with a truncation: copies of them may be about.
     truncated: VecDeque<Entry>,
     /// The file that stood here when the path fell asleep.
     was: Option<Entry>,
+    /// Another file stands at the path than the last one that is open.
+    replaced: bool,
+    /// There is a file to be opened, and no handle for it.
+    crowded_out: bool,
+    /// Since when it has had its turn.
+    turn: Instant,
+    deleted_bytes: DeletedBytes,
     drain_until: Option<Instant>,
     /// What is on its way was offered to another queue, or by another tailer.
     settling: bool,
@@ -117,6 +133,7 @@ impl Tailer {
             .flow(&context.host, &target.path, &target.job.topic);
         Tailer {
             flow,
+            deleted_bytes: context.handles.no_deleted_bytes(),
             context,
             target,
             generations: VecDeque::new(),
@@ -126,8 +143,12 @@ impl Tailer {
             seen: None,
             unreadable: false,
             missing: Vec::new(),
+            former: Vec::new(),
             truncated: VecDeque::new(),
             was: None,
+            replaced: false,
+            crowded_out: false,
+            turn: Instant::now(),
             drain_until: None,
             settling: false,
             shown: State::Reading,
@@ -137,11 +158,16 @@ impl Tailer {
 
     /// A tailer that goes on where another one fell asleep.
     pub fn awake(context: Context, sleeper: Sleeper) -> Tailer {
-        let seen = sleeper.seen();
-        let (target, was, claim) = sleeper.wake();
-        let mut tailer = Tailer::new(context, target, claim);
-        (tailer.was, tailer.seen) = (was, Some(seen));
+        let woken = sleeper.wake();
+        let mut tailer = Tailer::new(context, woken.target, woken.claim);
+        (tailer.was, tailer.seen) = (woken.was, Some(woken.seen));
+        tailer.former = woken.former;
         tailer
+    }
+
+    /// It waits for its turn to begin.
+    pub fn queue(&self) {
+        self.claim.tailed().show(State::Queued);
     }
 
     /// What says that it has its path to itself.
@@ -180,6 +206,7 @@ impl Tailer {
         let mut quiet = self.context.options.poll_interval_min;
         let mut full = FULL_PAUSE.0;
         self.introduce();
+        self.turn = Instant::now();
         while !stop.requested() && !self.is_drained() {
             fault_point("tail");
             while let Ok(order) = orders.try_recv() {
@@ -187,6 +214,9 @@ impl Tailer {
             }
             if let Some(end) = self.look_around() {
                 return end;
+            }
+            if let Some(stat) = self.may_give_way() {
+                return End::GaveWay(Box::new(self.sleep(stat)));
             }
             match self.step() {
                 Step::Busy => {
@@ -220,6 +250,7 @@ impl Tailer {
     /// Some when there is nothing to wait for.
     fn end_of_idle(&mut self) -> Option<End> {
         self.show(match (self.generations.is_empty(), self.drain_until) {
+            (true, _) if self.crowded_out => State::Queued,
             (true, _) => State::Missing,
             (false, None) => State::Idle,
             (false, Some(_)) => State::Draining,
@@ -300,7 +331,7 @@ impl Tailer {
             match self.successor(&generation) {
                 Ok(Some(next)) => self.generations.push_back(next),
                 Ok(None) => {} // another tailer ships it to the new topic
-                Err(error) => self.tell(&format!("cannot read: {error}")),
+                Err(error) => self.tell_unreadable(&error),
             }
             let mut old = generation;
             old.retire();
@@ -354,18 +385,13 @@ impl Tailer {
 
     /// Some when nothing has happened at the path for a while: what stands there.
     fn is_sleepy(&self) -> Option<Option<Stat>> {
-        let awake = self.context.awake.load(Ordering::Relaxed);
+        let crowd = self.context.awake.load(Ordering::Relaxed) > CROWD;
         let idle_after = match self.context.options.idle_after {
-            long if awake > CROWD => long.min(IDLE_AFTER_IN_CROWD),
+            long if crowd || self.context.handles.is_asked() => long.min(IDLE_AFTER_IN_CROWD),
             idle_after => idle_after,
         };
-        let busy = self.context.options.once
-            || self.is_stdin()
-            || self.drain_until.is_some()
-            || self.generations.len() > 1
-            || !(self.retired.is_empty() && self.closing.is_empty() && self.missing.is_empty());
         let quiet = |file: &Generation| file.is_quiet_for(idle_after);
-        if busy || !self.generations.iter().all(quiet) {
+        if !self.may_sleep() || !self.generations.iter().all(quiet) {
             return None;
         }
         let now = fs::metadata(&self.target.path);
@@ -382,10 +408,37 @@ impl Tailer {
         }
     }
 
+    /// Some when others wait for a handle and this one has had its turn: what stands
+    /// at the path. Only a file that is found there again gives its handle away.
+    fn may_give_way(&self) -> Option<Option<Stat>> {
+        let handles = &self.context.handles;
+        if !handles.is_asked() || self.turn.elapsed() < TURN || !self.may_sleep() {
+            return None;
+        }
+        let file = self.generations.back()?;
+        let meta = fs::metadata(&self.target.path).ok()?;
+        let here = file.has(meta.dev(), meta.ino());
+        (here && handles.gives_way()).then(|| Some(Stat::of(&meta)))
+    }
+
+    /// True when one file at most is all there is to remember.
+    fn may_sleep(&self) -> bool {
+        !(self.context.options.once || self.is_stdin() || self.settling)
+            && self.drain_until.is_none()
+            && self.generations.len() <= 1
+            && self.retired.is_empty()
+            && self.closing.is_empty()
+            && self.missing.is_empty()
+    }
+
     fn sleep(mut self, stat: Option<Stat>) -> Sleeper {
         let file = self.generations.pop_back().map(Generation::close);
         log::debug!("asleep path={}", shown(&self.target.path));
-        Sleeper::new(self.target, stat, file, self.claim)
+        let seen = match (stat, self.seen) {
+            (None, Some(seen)) => seen,
+            _ => SystemTime::now(),
+        };
+        Sleeper::new(self.target, (stat, seen), file, self.former, self.claim)
     }
 
     // ---- reading ---------------------------------------------------------------
@@ -401,12 +454,12 @@ impl Tailer {
             return retired;
         }
         let once = self.context.options.once;
-        let newest = self.generations.len().saturating_sub(1);
+        let live = self.live();
         for at in 0..self.generations.len() {
             let generation = &mut self.generations[at];
             // The last line of a file that is over counts without a line end,
             // once its writer has had the time to finish it.
-            let over = at < newest || generation.last_look().links == 0;
+            let over = at < live || generation.last_look().links == 0;
             let complete =
                 (once && !generation.is_stdin()) || (over && self.context.has_waited(generation));
             match generation.step(complete, &self.context.queue) {
@@ -418,11 +471,17 @@ impl Tailer {
                 Ok(step) => return step,
                 Err(error) => {
                     self.unreadable = true;
-                    self.tell(&format!("cannot read: {error}"));
+                    self.tell_unreadable(&error);
                 }
             }
         }
         retired
+    }
+
+    /// The index of the file that stands at the path; those before it are over.
+    fn live(&self) -> usize {
+        let files = self.generations.len();
+        files.saturating_sub(usize::from(!self.replaced))
     }
 
     /// Nothing of the path is on its way.
@@ -439,7 +498,7 @@ impl Tailer {
             match generation.step(true, &self.context.queue) {
                 Ok(Step::Idle) => {}
                 Ok(Step::Full) => result = Step::Full,
-                Ok(Step::Truncated) | Err(_) => generation.give_up(),
+                Ok(Step::Truncated) | Err(_) => generation.give_up(LossReason::Truncated),
                 Ok(step) => return step,
             }
         }
@@ -453,7 +512,8 @@ impl Tailer {
             generation.last_look().ended || (once && !generation.is_stdin())
         };
         let any = once || !self.generations.is_empty();
-        any && self.missing.is_empty()
+        any && !self.crowded_out
+            && self.missing.is_empty()
             && self.generations.iter().all(over)
             && self.generations.iter().all(Generation::is_settled)
             && self.retired.iter().all(Generation::is_retired)
@@ -478,8 +538,9 @@ impl Tailer {
     // ---- messages ----------------------------------------------------------
 
     /// Says a problem with the path once, until it changes.
-    fn tell(&mut self, problem: &str) {
-        if self.claim.tailed().tell(Some(problem)) {
+    fn tell(&mut self, obstacle: &Obstacle) {
+        let problem = obstacle.to_string();
+        if self.claim.tailed().tell(Some(&problem)) {
             let next = if self.context.options.once {
                 "not shipped"
             } else {
@@ -490,6 +551,10 @@ impl Tailer {
                 shown(&self.target.path)
             );
         }
+    }
+
+    fn tell_unreadable(&mut self, error: &io::Error) {
+        self.tell(&Obstacle::Other(format!("cannot read: {error}")));
     }
 
     fn warn(&mut self, problem: &str) {
