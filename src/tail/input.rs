@@ -89,6 +89,14 @@ impl Input {
         })
     }
 
+    /// When the file was created, where the file system knows.
+    pub fn created(&self) -> Option<SystemTime> {
+        match self {
+            Input::File(open) => open.file.metadata().ok()?.created().ok(),
+            Input::Stdin(_) => None,
+        }
+    }
+
     /// Everything before `position` is settled and need not be kept.
     pub fn release(&self, position: u64) {
         if let Input::Stdin(retained) = self {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
+use std::mem;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl Tailer {
         // What had the path since then and was rotated away is looked for until a
         // look succeeds.
         if looked.is_ok() || self.seen.is_none() {
-            self.seen = self.seen.max(Some(now));
+            self.seen_before = self.seen.replace(now);
         }
         self.look_at_former();
         self.crowded_out = matches!(looked, Err(Obstacle::NoHandle));
@@ -180,6 +181,7 @@ impl Tailer {
     fn look_at_path(&mut self, first: bool) -> Result<(), Obstacle> {
         let path = self.target.path.clone();
         let meta = fs::metadata(&path);
+        let moving = self.is_moving(meta.as_ref().ok());
         let mut slept_here = false;
         if let Some(was) = self.was.take() {
             let there =
@@ -190,13 +192,15 @@ impl Tailer {
                 return Err(obstacle);
             }
         }
+        let mut files = self.generations.iter();
+        let is_new = |meta: &Metadata| !files.any(|file| file.has(meta.dev(), meta.ino()));
+        let is_new = meta.as_ref().is_ok_and(is_new);
+        self.replaced = is_new && !self.generations.is_empty();
+        if moving && !slept_here && !is_new {
+            self.recover_unseen()?;
+        }
         let meta = meta?;
-        let known = self
-            .generations
-            .iter()
-            .any(|g| g.has(meta.dev(), meta.ino()));
-        self.replaced = !known && !self.generations.is_empty();
-        if known {
+        if !is_new {
             return Ok(());
         }
         check_kind(&meta).map_err(Obstacle::Other)?;
@@ -227,10 +231,7 @@ impl Tailer {
         if !self.has_all_generations() {
             return Ok(());
         }
-        Err(Obstacle::Other(format!(
-            "{} rotated files are still open (open_generations_max): waiting before the next one is opened",
-            self.generations.len()
-        )))
+        Err(Obstacle::NoRoom(self.generations.len()))
     }
 
     /// Opens a regular file and asks what it really is.
@@ -282,6 +283,15 @@ impl Tailer {
                 ledger.renumber(entry, device);
             }
         }
+    }
+
+    /// True when another file, or none, stands at the path than at the last look or
+    /// the one before that: while names move on, a directory may be read without
+    /// one of them, and the path may be missing between two files.
+    fn is_moving(&mut self, there: Option<&Metadata>) -> bool {
+        let stands = there.map(|meta| (meta.dev(), meta.ino()));
+        let moved = mem::replace(&mut self.stood, stands) != stands;
+        mem::replace(&mut self.moved, moved) || moved
     }
 
     /// Claims an inode; `None` when another tailer has it.
@@ -436,10 +446,10 @@ impl Tailer {
         Ok(())
     }
 
-    /// Files that had the path between two looks, and were rotated away before the
-    /// second: they come before the one that is there now.
+    /// Files that had the path between two of the last three looks, and were rotated
+    /// away before the second: they come before the one that is there now.
     fn recover_unseen(&mut self) -> Result<(), Obstacle> {
-        let Some(since) = self.seen else {
+        let Some(since) = self.seen_before.or(self.seen) else {
             return Ok(());
         };
         // Names may move on while they are read: until there is nothing new.
@@ -462,17 +472,21 @@ impl Tailer {
             if known.is_some() || self.context.registry.holder(&key).is_some() {
                 continue;
             }
-            self.check_generations()?;
-            match self.take_unseen(&path) {
+            let taken = self
+                .check_generations()
+                .and_then(|()| self.take_unseen(&path));
+            match taken {
                 Ok(taken) => any |= taken,
-                Err(Obstacle::NoHandle) => return Err(Obstacle::NoHandle),
+                Err(obstacle @ (Obstacle::NoHandle | Obstacle::NoRoom(_))) => {
+                    // Those before it are not looked for again.
+                    (self.seen, self.seen_before) = (meta.created().ok(), None);
+                    return Err(obstacle);
+                }
                 Err(obstacle) => {
                     any = true;
                     self.tell(&obstacle);
                 }
             }
-            // Should there be no room for the rest now, it is not found once more.
-            self.seen = self.seen.max(meta.created().ok());
         }
         Ok(any)
     }
@@ -500,8 +514,17 @@ impl Tailer {
             shown(path)
         );
         let generation = self.begin(input, claim, &meta, ReadFrom::Beginning)?;
-        self.generations.push_back(generation);
+        self.insert_by_age(generation);
         Ok(true)
+    }
+
+    /// Names may have moved on between two files, so that the older one is found last.
+    fn insert_by_age(&mut self, generation: Generation) {
+        let born = generation.input().created();
+        let younger = |file: &Generation| file.input().created() > born;
+        let at = self.generations.iter().position(younger);
+        let at = at.unwrap_or(self.generations.len());
+        self.generations.insert(at, generation);
     }
 
     /// Finds a renamed file again. One that has nothing left is left alone unless
@@ -686,6 +709,8 @@ pub(super) enum Obstacle {
     Missing,
     /// As many are open as may be.
     NoHandle,
+    /// As many of this path are open as may be.
+    NoRoom(usize),
     /// Something else, in words.
     Other(String),
 }
@@ -708,6 +733,10 @@ impl fmt::Display for Obstacle {
         match self {
             Obstacle::Missing => write!(f, "it does not exist"),
             Obstacle::NoHandle => write!(f, "too many files are open (open_files_max)"),
+            Obstacle::NoRoom(open) => write!(
+                f,
+                "{open} rotated files are still open (open_generations_max): waiting before the next one is opened"
+            ),
             Obstacle::Other(problem) => write!(f, "{problem}"),
         }
     }

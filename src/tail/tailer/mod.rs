@@ -100,6 +100,12 @@ pub struct Tailer {
     looked: Option<Instant>,
     /// When somebody last saw what stands at the path.
     seen: Option<SystemTime>,
+    /// The same at the look before that.
+    seen_before: Option<SystemTime>,
+    /// Device and inode of what stood there.
+    stood: Option<(u64, u64)>,
+    /// It was not what stood there before.
+    moved: bool,
     /// A read failed.
     unreadable: bool,
     /// Remembered files of this path that were not found, and since when.
@@ -141,6 +147,9 @@ impl Tailer {
             closing: Vec::new(),
             looked: None,
             seen: None,
+            seen_before: None,
+            stood: None,
+            moved: false,
             unreadable: false,
             missing: Vec::new(),
             former: Vec::new(),
