@@ -326,3 +326,32 @@ fn six_hundred_files_are_shipped_once_first_in_turns_then_all_at_once() {
     world.all_asleep(FILES);
     shipper.stop().exits(0).printed([""; 0]);
 }
+
+/// Nothing of it is open, so it is looked for by its inode where it may not be read
+/// now, and its rest must not be forgotten for that.
+#[test]
+fn the_rest_of_a_file_that_slept_and_may_not_be_read_for_a_while_is_not_forgotten() {
+    let world = World::new();
+    let state = world.dir("state");
+    fs::set_permissions(state, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut old = world.log("app.log");
+    let config = sleepy(json!([source("app.log", "t")]));
+    let shipper = world.run(&config).unprivileged().start();
+    old.write(["one"]);
+    shipper.delivers(["one"]);
+    world.all_asleep(1);
+
+    old.chmod(0o000);
+    old.write(["rest of the old one"]);
+    old.rename_to(world.path("app.log.1"));
+    let mut new = world.log("app.log");
+    new.write(["new"]);
+    shipper.delivers(["new"]);
+    fs::set_permissions(
+        world.path("app.log.1"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    shipper.delivers(["rest of the old one"]);
+    shipper.stop().exits(0).printed([""; 0]);
+}

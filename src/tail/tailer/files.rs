@@ -187,9 +187,8 @@ impl Tailer {
             let there =
                 |meta: &Metadata| (meta.dev(), meta.ino()) == (was.origin.device, was.origin.inode);
             slept_here = meta.as_ref().is_ok_and(there);
-            if !slept_here && let Err(obstacle) = self.recover_one(&was, true) {
-                self.was = Some(was);
-                return Err(obstacle);
+            if !slept_here {
+                self.recover_slept(was)?;
             }
         }
         let mut files = self.generations.iter();
@@ -438,9 +437,9 @@ impl Tailer {
         for entry in entries {
             self.check_generations()?;
             match self.recover_one(&entry, false) {
+                Ok(found) => self.generations.extend(found),
                 Err(Obstacle::NoHandle) => return Err(Obstacle::NoHandle),
                 Err(obstacle) => self.tell(&obstacle),
-                Ok(()) => {}
             }
         }
         Ok(())
@@ -527,23 +526,46 @@ impl Tailer {
         self.generations.insert(at, generation);
     }
 
+    /// The file that slept here comes before all others. One that may not be read now
+    /// is looked for again.
+    fn recover_slept(&mut self, was: Entry) -> Result<(), Obstacle> {
+        match self.recover_one(&was, true) {
+            Ok(Some(found)) => {
+                self.generations.push_front(found);
+                self.claim.tailed().tell(None);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(obstacle) => {
+                self.was = Some(was);
+                if let Obstacle::NoHandle = obstacle {
+                    return Err(obstacle);
+                }
+                self.tell(&obstacle);
+                Ok(())
+            }
+        }
+    }
+
     /// Finds a renamed file again. One that has nothing left is left alone unless
     /// it was `just_here`: its writer may not have noticed the rename yet.
-    fn recover_one(&mut self, entry: &Entry, just_here: bool) -> Result<(), Obstacle> {
+    fn recover_one(
+        &mut self,
+        entry: &Entry,
+        just_here: bool,
+    ) -> Result<Option<Generation>, Obstacle> {
         let Some(found) = self.find_renamed(entry)? else {
             let known = |(_, missing): &(Instant, Entry)| missing.origin == entry.origin;
             if !self.missing.iter().any(known) {
                 self.missing.push((Instant::now(), entry.clone()));
             }
-            return Ok(());
+            return Ok(None);
         };
         if !just_here && found.meta.len() <= entry.position {
             self.context.ledger.complete(entry, found.path);
-            return Ok(()); // nothing left in it
+            return Ok(None); // nothing left in it
         }
-        let generation = self.take_up(found)?;
-        self.generations.extend(generation);
-        Ok(())
+        self.take_up(found)
     }
 
     /// Opens a remembered file wherever it is now. One that only has its inode is

@@ -434,6 +434,7 @@ impl Tailer {
     fn may_sleep(&self) -> bool {
         !(self.context.options.once || self.is_stdin() || self.settling)
             && self.drain_until.is_none()
+            && self.was.is_none()
             && self.generations.len() <= 1
             && self.retired.is_empty()
             && self.closing.is_empty()
