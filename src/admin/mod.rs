@@ -29,7 +29,7 @@ pub use report::{
 };
 pub use server::Server;
 
-use server::Listener;
+use server::{Listener, SocketFile};
 
 /// The name of the Unix socket in the state directory.
 pub const SOCKET: &str = "admin.sock";
@@ -97,13 +97,11 @@ fn bind_socket(path: &Path) -> Result<Listener, AdminError> {
         fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let listener = Listener::Unix(listener, path.to_owned()); // which removes the file
+    let file = SocketFile::at(path).map_err(failed)?; // which removes it
     // Until here the directory's mode protects it: 0700.
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    if let Listener::Unix(listener, _) = &listener {
-        listener.set_nonblocking(true).map_err(failed)?;
-    }
-    Ok(listener)
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Listener::Unix(listener, file))
 }
 
 /// True when there is a socket on which nobody listens. Anything that is not a

@@ -6,15 +6,18 @@
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crossbeam_channel::tick;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::text::shown;
 use crate::thread::{Stop, fault_point};
 
+use super::bind_socket;
 use super::connection::{Connection, Progress};
 use super::http::{Request, Response};
 use super::metrics::exposition;
@@ -26,6 +29,8 @@ use super::stream::Stream;
 const CONNECTIONS_MAX: usize = 8;
 /// Clients that are let in before the others are looked at again.
 const ACCEPTED_MAX: usize = 32;
+/// How often a socket's file is looked for.
+const LOOK_FOR_FILE_EVERY: Duration = Duration::from_secs(1);
 /// How often a stop and deadlines are looked at while nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -50,10 +55,45 @@ pub(super) struct Door {
 /// Where clients come from.
 #[derive(Debug)]
 pub(super) enum Listener {
-    /// A Unix socket and its path, which is removed at the end.
-    Unix(UnixListener, PathBuf),
+    /// A Unix socket and its file.
+    Unix(UnixListener, SocketFile),
     /// A TCP port.
     Tcp(TcpListener),
+}
+
+/// The file of a socket, which is removed with it unless it is another's by then.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// That of a socket which was just bound to a path.
+    pub(super) fn at(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+
+    fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|there| there == self.identity)
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_there() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Server {
@@ -81,12 +121,17 @@ impl Server {
     /// is noticed within 100 ms and cuts what is under way.
     pub fn run(mut self, report: &dyn Fn() -> Report, stop: &Stop) {
         let answer = |request: &Request| answer(request, report);
+        let looks = tick(LOOK_FOR_FILE_EVERY);
         while !stop.requested() {
             fault_point("admin");
             if self.wait().is_err() {
                 stop.sleep(LOOK_EVERY);
             }
+            let look = looks.try_recv().is_ok();
             for door in &mut self.doors {
+                if look {
+                    door.listener.find_again();
+                }
                 door.serve(&answer);
                 if door.stuck {
                     stop.sleep(LOOK_EVERY); // no handle is left, and that does not pass at once
@@ -143,6 +188,17 @@ impl Door {
 }
 
 impl Listener {
+    /// A socket whose file was taken away, as with its directory, gets a new one as
+    /// soon as there is a place for it.
+    fn find_again(&mut self) {
+        if let Listener::Unix(_, file) = self
+            && !file.is_there()
+            && let Ok(again) = bind_socket(&file.path)
+        {
+            *self = again;
+        }
+    }
+
     fn accept(&self) -> io::Result<Stream> {
         match self {
             Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
@@ -156,14 +212,6 @@ impl AsFd for Listener {
         match self {
             Listener::Unix(listener, _) => listener.as_fd(),
             Listener::Tcp(listener) => listener.as_fd(),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
         }
     }
 }

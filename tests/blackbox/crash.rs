@@ -2,7 +2,7 @@
 //! is missing afterwards, it starts every time, and it says what it found.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -418,6 +418,7 @@ fn a_state_directory_that_vanishes_is_made_and_locked_again() {
     shipper.waits_for("a checkpoint", |_| world.checkpoints().pop());
     let second = beginning(&world).run().exits(1);
     second.said(&shipper.pid().to_string());
+    world.health(200, DEADLINE); // asked on the socket, which is there again as well
     log.write(["later"]);
     shipper.delivers(["later"]);
     shipper.stop().exits(0);
@@ -446,11 +447,39 @@ fn a_second_logship_in_a_directory_that_was_taken_away_is_noticed() {
     log.write(["both"]);
     first.delivers(["both"]);
     second.delivers(["both"]);
+    let pid = second.pid();
+    world.status_until("the second one to answer", |report| report.pid == pid);
 
     second.stop().exits(0);
     first.says("checkpoints are written again");
     let third = beginning(&world).run().exits(1);
     third.said(&first.pid().to_string());
+    let pid = first.pid();
+    world.status_until("the first one to answer", |report| report.pid == pid);
+}
+
+/// A socket's file is removed at the end, but not that of whoever came after.
+#[test]
+fn the_end_of_one_logship_leaves_the_socket_of_the_next_alone() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let first = running(&world, &mut log, beginning(&world));
+    first.signal(Signal::STOP);
+    fs::remove_dir_all(world.state_dir()).unwrap();
+    let second = beginning(&world).start();
+    second.delivers(["before"]);
+    let pid = second.pid();
+    world.status_until("the second one to answer", |report| report.pid == pid);
+
+    let socket = world.path("state/admin.sock");
+    let inode = || fs::metadata(&socket).map(|meta| meta.ino()).ok();
+    let before = inode();
+
+    first.signal(Signal::CONT);
+    first.stop().exits(0);
+
+    assert_eq!(inode(), before);
+    second.stop().exits(0);
 }
 
 // ---- dead letters ---------------------------------------------------------------------
