@@ -426,18 +426,32 @@ fn a_state_directory_that_vanishes_is_made_and_locked_again() {
     beginning(&world).start().delivers(["after"]);
 }
 
+/// One that is stopped (SIGSTOP) and whose directory was taken away, and one that
+/// started in its place.
+fn overtaken(world: &World, log: &mut Log) -> (Shipper, Shipper) {
+    let first = running(world, log, beginning(world));
+    first.signal(Signal::STOP);
+    fs::remove_dir_all(world.state_dir()).unwrap();
+    let second = beginning(world).start();
+    second.delivers(["before"]);
+    answers(world, &second);
+    (first, second)
+}
+
+/// Waits until it is this one that answers on the socket.
+fn answers(world: &World, shipper: &Shipper) {
+    let pid = shipper.pid();
+    world.status_until("it to answer", |report| report.pid == pid);
+}
+
 /// Between the loss of the lock and its discovery a second one may start. Both ship,
 /// since neither knows what the other has, and the first one says so.
 #[test]
 fn a_second_logship_in_a_directory_that_was_taken_away_is_noticed() {
     let world = World::new();
     let mut log = world.log("app.log");
-    let first = running(&world, &mut log, beginning(&world));
+    let (first, second) = overtaken(&world, &mut log);
 
-    first.signal(Signal::STOP);
-    fs::remove_dir_all(world.state_dir()).unwrap();
-    let second = beginning(&world).start();
-    second.delivers(["before"]);
     first.signal(Signal::CONT);
 
     // It may have been stopped in the middle of writing, which is told before.
@@ -447,15 +461,13 @@ fn a_second_logship_in_a_directory_that_was_taken_away_is_noticed() {
     log.write(["both"]);
     first.delivers(["both"]);
     second.delivers(["both"]);
-    let pid = second.pid();
-    world.status_until("the second one to answer", |report| report.pid == pid);
+    answers(&world, &second);
 
     second.stop().exits(0);
     first.says("checkpoints are written again");
     let third = beginning(&world).run().exits(1);
     third.said(&first.pid().to_string());
-    let pid = first.pid();
-    world.status_until("the first one to answer", |report| report.pid == pid);
+    answers(&world, &first);
 }
 
 /// A socket's file is removed at the end, but not that of whoever came after.
@@ -463,14 +475,7 @@ fn a_second_logship_in_a_directory_that_was_taken_away_is_noticed() {
 fn the_end_of_one_logship_leaves_the_socket_of_the_next_alone() {
     let world = World::new();
     let mut log = world.log("app.log");
-    let first = running(&world, &mut log, beginning(&world));
-    first.signal(Signal::STOP);
-    fs::remove_dir_all(world.state_dir()).unwrap();
-    let second = beginning(&world).start();
-    second.delivers(["before"]);
-    let pid = second.pid();
-    world.status_until("the second one to answer", |report| report.pid == pid);
-
+    let (first, second) = overtaken(&world, &mut log);
     let socket = world.path("state/admin.sock");
     let inode = || fs::metadata(&socket).map(|meta| meta.ino()).ok();
     let before = inode();
@@ -612,7 +617,9 @@ impl Arrivals {
 
 /// How many lines a killed logship left written down.
 fn written_down(world: &World, line_bytes: usize) -> usize {
-    let Ok(bytes) = fs::read(&generations(world)[0]) else {
+    // Between its two renames there is only the one before.
+    let generations = generations(world);
+    let Some(bytes) = generations.iter().find_map(|path| fs::read(path).ok()) else {
         return 0;
     };
     let document: Value = serde_json::from_slice(&bytes).unwrap();
