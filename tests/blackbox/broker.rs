@@ -153,6 +153,20 @@ impl Broker {
         self.cluster.lock().records(topic).cloned().collect()
     }
 
+    /// Takes out what is there of a topic, in the order of arrival: a long test
+    /// need not keep it all. Offsets go on as if nothing were missing.
+    pub fn take_records(&self, topic: &str) -> Vec<Record> {
+        let mut state = self.cluster.lock();
+        let topic = state.topics.get_mut(topic);
+        let mut taken = Vec::new();
+        for partition in topic.into_iter().flat_map(|topic| &mut topic.partitions) {
+            partition.taken += partition.records.len();
+            taken.append(&mut partition.records);
+        }
+        taken.sort_by_key(|record| record.arrived);
+        taken
+    }
+
     /// All records of a partition.
     pub fn partition(&self, topic: &str, partition: i32) -> Vec<Record> {
         let mut records = self.records(topic);
@@ -229,8 +243,9 @@ impl Broker {
         let mut state = self.cluster.lock();
         if !state.away.contains(&node) {
             state.away.push(node);
+            // Only once: shut down again, the port would cut what it accepts later.
+            wire::go_away(&self.listeners[node as usize - 1]);
         }
-        wire::go_away(&self.listeners[node as usize - 1]);
         state.links.retain(|_, (of, stream)| {
             let cut = *of == node;
             if cut {

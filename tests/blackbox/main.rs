@@ -5,6 +5,7 @@
 mod broker;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod daemon;
+mod dice;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod etcd;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
@@ -32,4 +33,5 @@ mod rotation;
 mod run;
 mod shipping;
 mod sleep;
+mod soak;
 mod supervision;

@@ -53,6 +53,11 @@ impl World {
         world
     }
 
+    /// Leaves the directory behind, for a person to look at.
+    pub fn keep(self) -> PathBuf {
+        self.dir.keep()
+    }
+
     /// Where `name` is, or would be, in this world.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
@@ -843,6 +848,14 @@ impl Shipper {
         self.seen.stderr()
     }
 
+    /// What has come on standard error after its first `at` bytes, in whole lines.
+    pub fn stderr_since(&self, at: usize) -> String {
+        let said = self.seen.lock();
+        let new = &said.stderr[at..];
+        let end = new.iter().rposition(|byte| *byte == b'\n');
+        String::from_utf8_lossy(&new[..end.map_or(0, |end| end + 1)]).into_owned()
+    }
+
     /// Stops reading standard output: its pipe fills, and logship has to wait.
     pub fn pause_reading(&self) {
         self.read_on(Reading::Paused);
@@ -1282,7 +1295,8 @@ fn shown_paths(paths: &[PathBuf]) -> String {
     lines.collect()
 }
 
-fn listing(dir: &Path) -> String {
+/// Every file below `dir` with its size and inode, for a person whose test failed.
+pub fn listing(dir: &Path) -> String {
     let mut text = String::new();
     for path in walk(dir) {
         let name = path.strip_prefix(dir).unwrap_or(&path);

@@ -6,7 +6,7 @@
 //! Source: <https://kafka.apache.org/documentation/#recordbatch>.
 
 use std::io::{self, BufRead, Read};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::records::RecordBatchDecoder;
@@ -26,6 +26,8 @@ pub struct Record {
     pub value: Bytes,
     pub timestamp_ms: i64,
     pub headers: Vec<(String, Option<Bytes>)>,
+    /// When it was appended, or decoded as long as it was not.
+    pub arrived: Instant,
 }
 
 /// A batch without a flaw. Partition and offsets of its records are still zero.
@@ -149,6 +151,7 @@ pub fn read(bytes: &Bytes) -> Result<Batch, Flaw> {
             headers: headers
                 .map(|(name, value)| (name.to_string(), value))
                 .collect(),
+            arrived: Instant::now(),
         });
     }
     let zstd = codec == "zstd";

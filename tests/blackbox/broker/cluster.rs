@@ -84,6 +84,8 @@ pub struct Partition {
     /// The leading node; none while negative.
     pub leader: i32,
     pub records: Vec<Record>,
+    /// Records that a test has taken out; they stand before those that are there.
+    pub taken: usize,
     producers: HashMap<i64, Producer>,
 }
 
@@ -490,7 +492,7 @@ impl Serving<'_> {
 impl Partition {
     /// Appends what is new, as the log of a real broker decides.
     fn append(&mut self, partition: i32, batch: &Batch) -> Result<i64, i16> {
-        let offset = self.records.len() as i64;
+        let offset = (self.taken + self.records.len()) as i64;
         if batch.producer_id >= 0 {
             let first = batch.first_sequence;
             let last = sequence_after(first, batch.records.len() as i32 - 1);
@@ -508,6 +510,7 @@ impl Partition {
         self.records.extend(records.map(|(record, offset)| Record {
             partition,
             offset,
+            arrived: Instant::now(),
             ..record
         }));
         Ok(offset)

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
 
+use crate::dice::Dice;
+
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misdeed {
@@ -40,7 +42,7 @@ pub enum Misdeed {
 pub struct Fault {
     misdeeds: Vec<Misdeed>,
     one_in: u64,
-    seed: u64,
+    dice: Dice,
     api: Option<ApiKey>,
     node: Option<i32>,
     topic: Option<String>,
@@ -59,7 +61,7 @@ impl Fault {
         Fault {
             misdeeds: misdeeds.into(),
             one_in,
-            seed,
+            dice: Dice::new(seed),
             api: None,
             node: None,
             topic: None,
@@ -104,24 +106,14 @@ impl Fault {
         let meant = self.api.is_none_or(|only| only == api)
             && self.node.is_none_or(|only| only == node)
             && self.topic.as_ref().is_none_or(|only| topics.contains(only));
-        if !meant || self.left == Some(0) || !self.random().is_multiple_of(self.one_in) {
+        if !meant || self.left == Some(0) || !self.dice.one_in(self.one_in) {
             return None;
         }
         self.left = self.left.map(|left| left - 1);
-        let which = self.random() as usize % self.misdeeds.len();
         Some(Doom {
-            misdeed: Some(self.misdeeds[which]),
+            misdeed: Some(*self.dice.pick(&self.misdeeds)),
             topic: self.topic.clone(),
         })
-    }
-
-    /// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-    fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -13,10 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kafka_protocol::messages::ApiKey;
 
 use super::cluster::{Action, Cluster, State};
 
-/// More than this and idempotence is lost (KIP-98).
+/// More Produce requests than this and idempotence is lost (KIP-98).
 const IN_FLIGHT_MAX: usize = 5;
 /// Requests read ahead; a client that keeps to the limit needs fewer.
 const READ_AHEAD_MAX: usize = 64;
@@ -100,6 +101,7 @@ struct Connection<'a> {
     node: i32,
     link: u64,
     stream: &'a TcpStream,
+    /// Produce requests.
     unanswered: AtomicUsize,
 }
 
@@ -120,10 +122,11 @@ impl Connection<'_> {
             if self.read_exact(&mut frame).is_err() {
                 return;
             }
-            let in_flight = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
+            let counts = usize::from(is_produce(&frame));
+            let in_flight = self.unanswered.fetch_add(counts, Ordering::SeqCst) + counts;
             if in_flight > IN_FLIGHT_MAX {
                 complain(format!(
-                    "{in_flight} requests in flight, not {IN_FLIGHT_MAX}"
+                    "{in_flight} Produce requests in flight, not {IN_FLIGHT_MAX}"
                 ));
             }
             if frames.send((Instant::now(), frame.into())).is_err() {
@@ -155,6 +158,7 @@ impl Connection<'_> {
             if silent {
                 continue;
             }
+            let counts = usize::from(is_produce(&frame));
             let (answer, last) = match self.cluster.handle(self.link, self.node, frame) {
                 Action::Answer(answer, delay) => {
                     self.sleep_until(arrived + delay);
@@ -166,7 +170,7 @@ impl Connection<'_> {
                     continue;
                 }
             };
-            self.unanswered.fetch_sub(1, Ordering::SeqCst);
+            self.unanswered.fetch_sub(counts, Ordering::SeqCst);
             let _ = stream.write_all(&answer);
             if last {
                 return;
@@ -179,4 +183,9 @@ impl Connection<'_> {
         let cut = |state: &State| !state.links.contains_key(&self.link);
         drop(self.cluster.wait(until, cut));
     }
+}
+
+/// Metadata may be asked for beside as many as there may be.
+fn is_produce(frame: &[u8]) -> bool {
+    frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes())
 }

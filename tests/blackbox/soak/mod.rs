@@ -1,0 +1,96 @@
+//! Random actions on the real `logship`, against a model that knows what must
+//! arrive: nothing is missing, nothing is twice, and what is lost is said.
+//!
+//! `LOGSHIP_SOAK_SEED` runs that seed alone, `LOGSHIP_SOAK_STEPS` or
+//! `LOGSHIP_SOAK_MINUTES` says for how long; `tests/run soak` sets them.
+
+mod model;
+mod stage;
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use stage::{Act, Stage};
+
+/// Seeds and steps of an ordinary test run.
+const SEEDS: [u64; 3] = [1, 2, 3];
+const STEPS: usize = 150;
+
+#[test]
+fn random_actions_lose_nothing() {
+    let steps = variable("LOGSHIP_SOAK_STEPS");
+    let minutes: Option<f64> = variable("LOGSHIP_SOAK_MINUTES");
+    let seeds = variable("LOGSHIP_SOAK_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
+    for seed in seeds {
+        let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes));
+        run(seed, until, steps.unwrap_or(STEPS));
+    }
+}
+
+fn run(seed: u64, until: Option<Instant>, steps: usize) {
+    let begun = Instant::now();
+    let mut stage = Stage::new(seed);
+    let said = Reproduce(seed);
+    let mut step = 0;
+    let goes_on = |step| until.map_or(step < steps, |until| Instant::now() < until);
+    while goes_on(step) {
+        step += 1;
+        stage.step();
+    }
+    stage.settle();
+    drop(said);
+    println!("{}", result(seed, begun.elapsed(), step, &stage));
+}
+
+/// Says how to have the same again when a run fails.
+struct Reproduce(u64);
+
+impl Drop for Reproduce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!(
+                "the same again: LOGSHIP_SOAK_SEED={seed} cargo test --test blackbox random_actions"
+            );
+        }
+    }
+}
+
+fn variable<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    let Ok(value) = text.parse() else {
+        panic!("{name}: '{text}' is no number");
+    };
+    Some(value)
+}
+
+/// One line that says what was done and what came of it.
+fn result(seed: u64, time: Duration, steps: usize, stage: &Stage) -> String {
+    let tally = &stage.model.tally;
+    let count = |act: Act| stage.acts.get(&act).copied().unwrap_or(0);
+    let usage = stage.usage;
+    format!(
+        "soak seed={seed} minutes={:.1} steps={steps} kills={} stops={} broker_faults={} settled={} lives={} \
+         lines={} bytes={} delivered={} missing=0 repeated={} repeated_after_one_kill={} repeated_span={:?} \
+         lost_reports={} lost_bytes={} excused={:?} memory={} handles={} threads={} acts={:?}",
+        time.as_secs_f64() / 60.0,
+        count(Act::Kill),
+        count(Act::Stop),
+        count(Act::Break),
+        count(Act::Settle),
+        tally.lives,
+        tally.lines,
+        tally.bytes,
+        tally.delivered,
+        tally.repeated,
+        tally.repeated_max,
+        tally.repeated_span,
+        tally.lost_reports,
+        tally.lost_bytes,
+        tally.free,
+        usage.memory,
+        usage.handles,
+        usage.threads,
+        stage.acts,
+    )
+}

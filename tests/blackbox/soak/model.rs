@@ -1,0 +1,689 @@
+//! What was written, what has arrived, and what may be missing.
+//!
+//! A file is a row of *lives*: each begins with an empty file and ends when its
+//! bytes are truncated, overwritten or out of reach. Every line knows its life
+//! and its number, so that a record says by itself which line it is. Nothing
+//! here touches a file or a process; it is told what happened and judges.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use crate::broker::Record;
+use crate::dice::Dice;
+use crate::world::Loss;
+
+/// Longest line shipped in full; the config of a soak says so.
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+/// What logship writes down once a second, and a loaded machine a little later.
+const WRITTEN_DOWN_AFTER: Duration = Duration::from_millis(2_500);
+/// How long what a killed logship had sent may be on its way to the broker,
+const UNDER_WAY: Duration = Duration::from_secs(1);
+/// and to one that reads slowly.
+const UNDER_WAY_SLOWLY: Duration = Duration::from_secs(20);
+/// How long a line that has arrived is remembered, to know it when it comes twice.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Judgements after which nothing is said of a life any more.
+const ROUNDS_KEPT: usize = 4;
+/// A beginning that many files share, longer than the fingerprint of a head.
+const EQUAL_HEAD: &[u8] = &[b'='; 1_200];
+
+/// How a line may end.
+const ENDS: [&[u8]; 2] = [b"\n", b"\r\n"];
+
+pub type LifeId = usize;
+
+/// What must become of lines that have not arrived yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// They arrive: the file can be read.
+    Arrives,
+    /// They arrive or are reported as lost, as far as logship knew of them.
+    ArrivesOrIsReported,
+    /// Nothing can be asked: why.
+    Free(&'static str),
+}
+
+#[derive(Debug)]
+struct Line {
+    from: u64,
+    to: u64,
+    /// Of the record that it becomes; none for an empty one, which all look alike.
+    hash: Option<u64>,
+    arrived: Option<Instant>,
+    /// Written where nobody needs to look any more.
+    free: bool,
+}
+
+/// What one file held between two truncations.
+#[derive(Debug)]
+pub struct Life {
+    pub topic: &'static str,
+    pub inode: u64,
+    /// Its name, for people.
+    pub name: String,
+    /// Bytes written.
+    pub len: u64,
+    lines: VecDeque<Line>,
+    /// Lines before `lines`, which have arrived and are forgotten.
+    forgotten: usize,
+    /// The highest number that has arrived.
+    latest: Option<usize>,
+    /// Where an unfinished line begins.
+    partial: Option<u64>,
+    pub fate: Fate,
+    /// The bytes that logship has known of, at least.
+    pub seen: u64,
+    /// What `seen` was when, as far back as a kill may reach.
+    seen_at: VecDeque<(Instant, u64)>,
+    /// Since when logship must know that this life exists.
+    pub known: Option<Instant>,
+    /// Its account of this inode is of this life when its generation is higher.
+    pub after_generation: Option<u64>,
+    /// Other names that it has.
+    pub links: usize,
+    equal_head: bool,
+    /// Only a handle that logship holds leads to it.
+    by_handle: bool,
+    /// Nothing more is done to it.
+    closed: bool,
+    /// Logship crashed since: what it says of this life it may say twice, and of
+    /// lines that it does not know to have arrived.
+    crashed: bool,
+    /// It is over, and was judged; kept for reports that come late.
+    judged: bool,
+    /// In so many judgements since.
+    rounds: usize,
+}
+
+/// An end of logship that was not clean.
+#[derive(Debug)]
+struct Crash {
+    at: Instant,
+    /// The broker was disturbed before, so that acknowledgements may have been late.
+    disturbed: bool,
+    repeated: usize,
+}
+
+/// What all came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub lines: usize,
+    pub bytes: u64,
+    pub delivered: usize,
+    pub repeated: usize,
+    pub repeated_max: usize,
+    pub repeated_span: Duration,
+    pub lost_bytes: u64,
+    pub lost_reports: usize,
+    /// Bytes that neither arrived nor were reported, by the reason why they need not.
+    pub free: BTreeMap<&'static str, u64>,
+    pub lives: usize,
+}
+
+#[derive(Default)]
+pub struct Model {
+    lives: BTreeMap<LifeId, Life>,
+    next: LifeId,
+    crashes: Vec<Crash>,
+    /// Losses by inode since they were last judged.
+    losses: HashMap<u64, Vec<Loss>>,
+    /// Empty records of a topic that have arrived, since the last judgement.
+    empty: BTreeMap<&'static str, usize>,
+    /// A crash since the last judgement.
+    crashed: bool,
+    pub wrong: Vec<String>,
+    pub tally: Tally,
+}
+
+impl Crash {
+    /// True when logship may not know that a record had arrived at that moment.
+    fn forgets(&self, arrived: Instant) -> bool {
+        let (before, after) = match self.disturbed {
+            true => (UNDER_WAY_SLOWLY, UNDER_WAY_SLOWLY),
+            false => (WRITTEN_DOWN_AFTER, UNDER_WAY),
+        };
+        arrived + before > self.at && arrived < self.at + after
+    }
+}
+
+impl Life {
+    fn is_over(&self) -> bool {
+        self.closed || self.fate != Fate::Arrives
+    }
+
+    /// What has not arrived, as ranges of bytes.
+    fn missing(&self) -> Vec<(u64, u64)> {
+        let late = self
+            .lines
+            .iter()
+            .filter(|line| line.arrived.is_none() && line.hash.is_some());
+        let mut ranges: Vec<_> = late.map(|line| (line.from, line.to)).collect();
+        ranges.extend(self.partial.map(|from| (from, self.len)));
+        ranges
+    }
+}
+
+impl Model {
+    pub fn life(&self, id: LifeId) -> &Life {
+        &self.lives[&id]
+    }
+
+    pub fn life_mut(&mut self, id: LifeId) -> &mut Life {
+        self.lives
+            .get_mut(&id)
+            .expect("a life that is not forgotten")
+    }
+
+    pub fn alive(&mut self) -> impl Iterator<Item = &mut Life> {
+        self.lives.values_mut().filter(|life| !life.is_over())
+    }
+
+    /// Logship ended, and let go of all handles.
+    pub fn stopped(&mut self) {
+        for life in self
+            .lives
+            .values_mut()
+            .filter(|life| life.by_handle && !life.judged)
+        {
+            if life.fate == Fate::Arrives {
+                life.fate = Fate::ArrivesOrIsReported;
+            }
+        }
+    }
+
+    /// Logship was killed; `elsewhere` are lives that have left the name that is
+    /// looked for, and are found only if they are known.
+    pub fn killed(&mut self, disturbed: bool, elsewhere: impl Fn(&LifeId, &Life) -> bool) {
+        self.crashed(disturbed);
+        let unknown = self.forget_lately_known();
+        for (id, life) in self.lives.iter_mut().filter(|(_, life)| !life.judged) {
+            life.fate = match life.fate {
+                Fate::Arrives if life.by_handle => Fate::Free("held by a process that was killed"),
+                Fate::Arrives if unknown.contains(id) && elsewhere(id, life) => {
+                    Fate::Free("rotated, and not written down")
+                }
+                Fate::ArrivesOrIsReported => Fate::Free("over when it was killed"),
+                fate => fate,
+            };
+        }
+    }
+
+    /// Logship is seen to know so many bytes of a life.
+    pub fn sees(life: &mut Life, bytes: u64) {
+        let now = Instant::now();
+        life.known.get_or_insert(now);
+        life.seen = life.seen.max(bytes.min(life.len));
+        life.seen_at.push_back((now, life.seen));
+        while life
+            .seen_at
+            .get(1)
+            .is_some_and(|(at, _)| at.elapsed() > WRITTEN_DOWN_AFTER)
+        {
+            life.seen_at.pop_front();
+        }
+    }
+
+    /// The newest life of an inode.
+    pub fn newest_of(&mut self, inode: u64) -> Option<&mut Life> {
+        self.lives
+            .values_mut()
+            .rev()
+            .find(|life| life.inode == inode)
+    }
+
+    /// A file begins to be filled.
+    pub fn begin(
+        &mut self,
+        topic: &'static str,
+        inode: u64,
+        name: &str,
+        equal_head: bool,
+    ) -> LifeId {
+        self.next += 1;
+        self.tally.lives += 1;
+        let life = Life {
+            topic,
+            inode,
+            name: name.to_owned(),
+            len: 0,
+            lines: VecDeque::new(),
+            forgotten: 0,
+            latest: None,
+            partial: None,
+            fate: Fate::Arrives,
+            seen: 0,
+            seen_at: VecDeque::new(),
+            known: None,
+            after_generation: None,
+            links: 0,
+            equal_head,
+            by_handle: false,
+            closed: false,
+            crashed: false,
+            judged: false,
+            rounds: 0,
+        };
+        self.lives.insert(self.next, life);
+        self.next
+    }
+
+    /// The bytes of lines that are about to be written.
+    pub fn lines(&mut self, id: LifeId, count: usize, dice: &mut Dice) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for left in (0..count).rev() {
+            let may_be_empty = left > 0; // something behind it must tell that it was read
+            bytes.extend_from_slice(&self.line(id, may_be_empty, dice));
+        }
+        bytes
+    }
+
+    /// The bytes of one line, its end included.
+    pub fn line(&mut self, id: LifeId, may_be_empty: bool, dice: &mut Dice) -> Vec<u8> {
+        let life = self.lives.get_mut(&id).expect("a life that goes on");
+        let number = life.forgotten + life.lines.len();
+        let (mut bytes, end) = match may_be_empty && dice.one_in(40) {
+            true => (Vec::new(), *dice.pick(&ENDS)),
+            false => content(id, number, life.equal_head, dice),
+        };
+        let value = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+        let hash = (!value.is_empty()).then(|| hash(value));
+        bytes.extend_from_slice(end);
+        let from = life.len;
+        life.len += bytes.len() as u64;
+        life.lines.push_back(Line {
+            from,
+            to: life.len,
+            hash,
+            arrived: None,
+            free: false,
+        });
+        self.tally.lines += 1;
+        self.tally.bytes += bytes.len() as u64;
+        bytes
+    }
+
+    /// The last line is written up to here only.
+    pub fn is_partial(&mut self, id: LifeId, written: usize) {
+        let life = self.life_mut(id);
+        let line = life.lines.pop_back().expect("a line that was just made");
+        life.partial = Some(line.from);
+        life.len = line.from + written as u64;
+    }
+
+    /// The rest of the last line is written.
+    pub fn is_whole(&mut self, id: LifeId, value: &[u8], rest: usize) {
+        let life = self.life_mut(id);
+        let from = life.partial.take().expect("a line that is not finished");
+        life.len += rest as u64;
+        let shipped = &value[..value.len().min(LINE_BYTES_MAX)];
+        life.lines.push_back(Line {
+            from,
+            to: life.len,
+            hash: Some(hash(shipped)),
+            arrived: None,
+            free: false,
+        });
+    }
+
+    /// What is written from `from` on is where nobody needs to look.
+    pub fn is_free_from(&mut self, id: LifeId, from: u64) {
+        let lines = self.life_mut(id).lines.iter_mut();
+        lines
+            .filter(|line| line.from >= from)
+            .for_each(|line| line.free = true);
+    }
+
+    /// The bytes of a life are gone, or out of reach.
+    pub fn ends(&mut self, id: LifeId, fate: Fate) {
+        let life = self.life_mut(id);
+        life.closed = true;
+        if life.fate == Fate::Arrives {
+            life.fate = fate;
+        }
+    }
+
+    /// The last name of a file is gone, but logship has it open.
+    pub fn is_held(&mut self, id: LifeId) {
+        let life = self.life_mut(id);
+        (life.by_handle, life.closed) = (true, true);
+    }
+
+    /// Logship ended in a way that may repeat lines.
+    pub fn crashed(&mut self, disturbed: bool) {
+        self.crashed = true;
+        self.lives.values_mut().for_each(|life| life.crashed = true);
+        self.crashes.push(Crash {
+            at: Instant::now(),
+            disturbed,
+            repeated: 0,
+        });
+    }
+
+    /// What became known since the last checkpoint is not known any more; the
+    /// lives of which nothing is.
+    fn forget_lately_known(&mut self) -> HashSet<LifeId> {
+        let then = Instant::now().checked_sub(WRITTEN_DOWN_AFTER);
+        let mut unknown = HashSet::new();
+        for (id, life) in self.lives.iter_mut().filter(|(_, life)| !life.is_over()) {
+            if life.known.is_none_or(|since| Some(since) > then) {
+                life.known = None;
+                unknown.insert(*id);
+            }
+            let before = life.seen_at.iter().rev().find(|(at, _)| Some(*at) <= then);
+            life.seen = before.map_or(0, |(_, seen)| *seen);
+        }
+        unknown
+    }
+
+    /// Lives that are neither over nor among these.
+    pub fn not_among(&self, kept: &HashSet<LifeId>) -> Vec<LifeId> {
+        let lives = self.lives.iter().filter(|(_, life)| !life.is_over());
+        lives
+            .map(|(id, _)| *id)
+            .filter(|id| !kept.contains(id))
+            .collect()
+    }
+
+    /// A record has arrived.
+    pub fn arrived(&mut self, topic: &'static str, record: &Record) {
+        if record.value.is_empty() {
+            *self.empty.entry(topic).or_default() += 1;
+            return;
+        }
+        if let Err(problem) = self.try_arrived(topic, record) {
+            let value = &record.value[..record.value.len().min(100)];
+            self.wrong.push(format!(
+                "{problem}: \"{}\" ({} bytes) in '{topic}' at {}:{}",
+                value.escape_ascii(),
+                record.value.len(),
+                record.partition,
+                record.offset
+            ));
+        }
+    }
+
+    fn try_arrived(&mut self, topic: &str, record: &Record) -> Result<(), String> {
+        let (id, number) = name_of(&record.value).ok_or("no line that was written")?;
+        let life = self
+            .lives
+            .get_mut(&id)
+            .ok_or("a line of a life long forgotten came again")?;
+        if life.topic != topic {
+            return Err(format!("a line for '{}'", life.topic));
+        }
+        let at = number
+            .checked_sub(life.forgotten)
+            .ok_or("a line long forgotten came again")?;
+        let line = life
+            .lines
+            .get_mut(at)
+            .ok_or("a line that is not written yet")?;
+        if line.hash != Some(hash(&record.value)) {
+            return Err("a line that was written otherwise".into());
+        }
+        let Some(before) = line.arrived.replace(record.arrived) else {
+            self.tally.delivered += 1;
+            if life.latest.is_some_and(|latest| number < latest) {
+                return Err(format!(
+                    "line {number} came after line {:?} of its file",
+                    life.latest
+                ));
+            }
+            life.latest = Some(number);
+            if !self
+                .crashes
+                .iter()
+                .any(|crash| crash.forgets(record.arrived))
+            {
+                life.known.get_or_insert(record.arrived);
+            }
+            return Ok(());
+        };
+        self.tally.repeated += 1;
+        let mut crashes = self.crashes.iter_mut().rev();
+        let excuse = crashes.find(|crash| crash.forgets(before) && record.arrived > crash.at);
+        let Some(crash) = excuse else {
+            let ago = record.arrived - before;
+            return Err(format!(
+                "a line came twice, {ago:?} apart, and no crash explains it"
+            ));
+        };
+        crash.repeated += 1;
+        self.tally.repeated_max = self.tally.repeated_max.max(crash.repeated);
+        if !crash.disturbed {
+            let span = crash.at.saturating_duration_since(before);
+            self.tally.repeated_span = self.tally.repeated_span.max(span);
+        }
+        Ok(())
+    }
+
+    /// Logship said that something is lost.
+    pub fn reported(&mut self, loss: Loss) {
+        self.tally.lost_bytes += loss.bytes;
+        self.tally.lost_reports += 1;
+        if loss.to - loss.from != loss.bytes || loss.bytes == 0 {
+            self.wrong
+                .push(format!("a loss that does not add up: {}", loss.line));
+        }
+        self.losses.entry(loss.inode).or_default().push(loss);
+    }
+
+    /// True when every line of a life that can arrive has arrived.
+    pub fn has_arrived(&self, id: LifeId) -> bool {
+        let mut lines = self.life(id).lines.iter();
+        lines.all(|line| line.arrived.is_some() || line.free || line.hash.is_none())
+    }
+
+    /// What is still to come before anything can be judged; none when nothing is.
+    pub fn waits_for(&self) -> Option<String> {
+        self.lives.iter().find_map(|(id, life)| {
+            let range = match life.fate {
+                Fate::Arrives if !life.judged => {
+                    let mut lines = life.lines.iter();
+                    let late = lines
+                        .find(|line| line.arrived.is_none() && !line.free && line.hash.is_some())?;
+                    (late.from, late.to)
+                }
+                Fate::ArrivesOrIsReported if !life.judged => self.unreported(life)?,
+                _ => return None,
+            };
+            Some(format!("bytes {range:?} of life {id}: {}", life.shown()))
+        })
+    }
+
+    /// A range that logship knew of, and that neither arrived nor was reported.
+    fn unreported(&self, life: &Life) -> Option<(u64, u64)> {
+        let losses = self.losses.get(&life.inode);
+        life.missing().into_iter().find_map(|(from, to)| {
+            let (mut at, to) = (from, to.min(life.seen));
+            let mut again = true;
+            while again && at < to {
+                again = false;
+                for loss in losses.into_iter().flatten() {
+                    if loss.from <= at && at < loss.to {
+                        (at, again) = (loss.to, true);
+                    }
+                }
+            }
+            (at < to).then_some((at, to))
+        })
+    }
+
+    /// Judges what is over, when there is nothing to wait for any more, and
+    /// forgets what was judged before, unless it is kept.
+    pub fn judge(&mut self, kept: &HashSet<LifeId>) {
+        self.judge_losses();
+        self.judge_empty();
+        let now = Instant::now();
+        let old = |line: &Line| line.arrived.is_none_or(|at| at + REMEMBERED < now);
+        for life in self.lives.values_mut() {
+            if life.is_over() {
+                continue;
+            }
+            while life.lines.front().is_some_and(old) {
+                life.lines.pop_front();
+                life.forgotten += 1;
+            }
+        }
+        self.crashes.retain(|crash| crash.at + 3 * REMEMBERED > now);
+        self.crashed = false;
+        let mut free = BTreeMap::<&'static str, u64>::new();
+        self.lives.retain(|id, life| {
+            if !life.is_over() {
+                return true;
+            }
+            if !life.judged {
+                let reason = match life.fate {
+                    Fate::Free(reason) => reason,
+                    _ => "not seen yet",
+                };
+                let missing: u64 = life.missing().iter().map(|(from, to)| to - from).sum();
+                *free.entry(reason).or_default() += missing;
+            }
+            life.judged = true;
+            life.rounds += 1;
+            life.rounds < ROUNDS_KEPT || kept.contains(id)
+        });
+        for (reason, bytes) in free {
+            *self.tally.free.entry(reason).or_default() += bytes;
+        }
+    }
+
+    /// No loss is said of what arrived, and none of more than is missing.
+    fn judge_losses(&mut self) {
+        let inodes: BTreeSet<u64> = self.losses.keys().copied().collect();
+        for inode in inodes {
+            let over: Vec<&Life> = self
+                .lives
+                .values()
+                .filter(|life| life.inode == inode && life.is_over())
+                .collect();
+            let losses = &self.losses[&inode];
+            let lost: u64 = losses.iter().map(|loss| loss.bytes).sum();
+            let missing: u64 = over
+                .iter()
+                .flat_map(|life| life.missing())
+                .map(|(from, to)| to - from)
+                .sum();
+            let empty: u64 = over
+                .iter()
+                .flat_map(|life| &life.lines)
+                .filter(|line| line.hash.is_none())
+                .map(|line| line.to - line.from)
+                .sum();
+            let crashed = over.iter().any(|life| life.crashed);
+            if lost > missing + empty && !crashed && !over.is_empty() {
+                let over: Vec<String> = over.iter().map(|life| life.shown()).collect();
+                let lines: Vec<&str> = losses.iter().map(|loss| loss.line.as_str()).collect();
+                self.wrong.push(format!(
+                    "{lost} bytes of inode {inode} were reported as lost, but only {missing} are missing: {lines:#?} {over:#?}"
+                ));
+            }
+        }
+        // A loss belongs to a life as long as that is remembered.
+        let lives = self.lives.values().filter(|life| life.is_over());
+        let kept: BTreeSet<u64> = lives.map(|life| life.inode).collect();
+        self.losses.retain(|inode, _| kept.contains(inode));
+    }
+
+    /// Empty lines look alike, so they are counted: as many as must, no more than may.
+    fn judge_empty(&mut self) {
+        let topics: BTreeSet<&'static str> = self.lives.values().map(|life| life.topic).collect();
+        for topic in topics {
+            let came = self.empty.remove(topic).unwrap_or(0);
+            let (mut must, mut may) = (0, 0);
+            for life in self
+                .lives
+                .values_mut()
+                .filter(|life| life.topic == topic && !life.judged)
+            {
+                let over = life.is_over();
+                for line in life
+                    .lines
+                    .iter_mut()
+                    .filter(|line| line.hash.is_none() && line.arrived.is_none())
+                {
+                    may += 1;
+                    must += usize::from(!over && !line.free);
+                    line.arrived = Some(Instant::now());
+                }
+            }
+            if came < must || (came > may && !self.crashed) {
+                self.wrong.push(format!(
+                    "{came} empty lines came in '{topic}', but {must} to {may} were to"
+                ));
+            }
+        }
+    }
+}
+
+impl Life {
+    /// What there is to know, for people.
+    pub fn shown(&self) -> String {
+        format!(
+            "{} inode {} of {} bytes, {:?}, known {:?} ago, seen {}, partial from {:?}, missing {:?}",
+            self.name,
+            self.inode,
+            self.len,
+            self.fate,
+            self.known.map(|at| at.elapsed()),
+            self.seen,
+            self.partial,
+            self.missing().into_iter().take(4).collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// A line without its end, and its end.
+fn content(
+    id: LifeId,
+    number: usize,
+    equal_head: bool,
+    dice: &mut Dice,
+) -> (Vec<u8>, &'static [u8]) {
+    let mut value = Vec::new();
+    if equal_head && number == 0 {
+        value.extend_from_slice(EQUAL_HEAD);
+    }
+    value.extend_from_slice(format!("L{id}.{number} ").as_bytes());
+    let padding = match dice.below(60) {
+        0 => dice.between(1_000, 9_000),
+        1 => LINE_BYTES_MAX - value.len() - 2 + dice.below(5),
+        2 if dice.one_in(4) => dice.between(LINE_BYTES_MAX, 5 * LINE_BYTES_MAX),
+        _ => dice.below(120),
+    };
+    let binary = dice.one_in(10);
+    for _ in 0..padding {
+        let byte = dice.throw() as u8;
+        value.push(match (binary, byte) {
+            (true, b'\n' | b'\r') => 0,
+            (true, byte) => byte,
+            (false, byte) => b'a' + byte % 26,
+        });
+    }
+    let end: &[u8] = if dice.one_in(12) && value.len() < LINE_BYTES_MAX {
+        b"\r\n"
+    } else {
+        b"\n"
+    };
+    (value, end)
+}
+
+/// Life and number of the line that a record is.
+fn name_of(value: &[u8]) -> Option<(LifeId, usize)> {
+    let value = value
+        .strip_prefix(EQUAL_HEAD)
+        .unwrap_or(value)
+        .strip_prefix(b"L")?;
+    let name = value.split(|byte| *byte == b' ').next()?;
+    let (life, number) = std::str::from_utf8(name).ok()?.split_once('.')?;
+    Some((life.parse().ok()?, number.parse().ok()?))
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,1071 @@
+//! The files, the broker and the daemon, and what chance does to them.
+//!
+//! Whether a life must still arrive after an action is decided here, from what
+//! can be seen at that moment: the handles that logship has open and what
+//! `/status` says it knows. What is done never depends on it: a seed gives the
+//! same actions whatever logship makes of them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use logship::admin::Report;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::model::{Fate, LINE_BYTES_MAX, LifeId, Model};
+use crate::broker::{ApiKey, Broker, Fault, Misdeed};
+use crate::daemon::{source, to_broker};
+use crate::dice::Dice;
+use crate::world::{Loss, Shipper, World, figure, listing};
+
+/// How long anything may take that must happen, on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Actions that are shown when something is wrong.
+const REMEMBERED_ACTIONS: usize = 60;
+/// What it says once signals are heard.
+const RUNNING: &str = "running version";
+/// Lines of standard error, and wrong things, that are shown then.
+const SAID_MAX: usize = 80;
+const SHOWN_MAX: usize = 10;
+/// Rotated files a name keeps, like logrotate's `rotate`.
+const ROTATED_KEPT: usize = 3;
+/// Two changes within one tick of a file system's clock may look like one.
+const CLOCK_TICK: Duration = Duration::from_millis(25);
+/// A file that stood at its path for so long must have been found, whatever the
+/// machine does besides.
+const FOUND_AFTER: Duration = Duration::from_secs(2);
+/// How long acknowledgements may be late after the broker was mended.
+const DISTURBED_FOR: Duration = Duration::from_secs(5);
+/// What it may use when it is built for debugging.
+const MEMORY_MAX: u64 = 96 << 20;
+const HANDLES_MAX: usize = 600;
+const THREADS_MAX: usize = 120;
+
+/// How a file's names are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A pattern that holds the names of rotated files too.
+    Wide,
+    /// A pattern of the names that are written to.
+    Narrow,
+    /// One path.
+    Named,
+    /// A pattern of symbolic links to files elsewhere.
+    Linked,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Wide, Kind::Narrow, Kind::Named, Kind::Linked];
+
+    fn dir(self) -> &'static str {
+        match self {
+            Kind::Wide => "wide",
+            Kind::Narrow => "narrow",
+            Kind::Named => "named",
+            Kind::Linked => "linked",
+        }
+    }
+}
+
+/// What happens in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    Write,
+    WriteMuch,
+    WriteAll,
+    Part,
+    Rotate,
+    RotateOften,
+    Replace,
+    Recreate,
+    Delete,
+    Away,
+    Truncate,
+    CopyTruncate,
+    Rewrite,
+    LinkAndGo,
+    Sleep,
+    Stop,
+    Kill,
+    Start,
+    Reload,
+    Break,
+    Mend,
+    Settle,
+}
+
+const WEIGHTS: &[(usize, Act)] = &[
+    (40, Act::Write),
+    (4, Act::WriteMuch),
+    (5, Act::WriteAll),
+    (8, Act::Part),
+    (10, Act::Rotate),
+    (2, Act::RotateOften),
+    (4, Act::Replace),
+    (4, Act::Recreate),
+    (3, Act::Delete),
+    (3, Act::Away),
+    (5, Act::Truncate),
+    (4, Act::CopyTruncate),
+    (5, Act::Rewrite),
+    (2, Act::LinkAndGo),
+    (4, Act::Sleep),
+    (3, Act::Stop),
+    (3, Act::Kill),
+    (8, Act::Start),
+    (2, Act::Reload),
+    (5, Act::Break),
+    (6, Act::Mend),
+    (3, Act::Settle),
+];
+
+/// A name that is written to.
+struct Slot {
+    kind: Kind,
+    path: PathBuf,
+    /// The program that writes it, if it is there.
+    writer: Option<Writer>,
+    /// `.1`, `.2` and so on.
+    rotated: VecDeque<LifeId>,
+    /// Names made on the way.
+    made: usize,
+}
+
+struct Writer {
+    file: File,
+    /// What is written to, which a symbolic link may lead to.
+    path: PathBuf,
+    life: LifeId,
+    /// The unfinished line: its value, its end, and how much of both is written.
+    part: Option<(Vec<u8>, usize)>,
+}
+
+/// Figures of the process: the most there was of each.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Usage {
+    pub memory: u64,
+    pub handles: usize,
+    pub threads: usize,
+}
+
+pub struct Stage {
+    world: Option<World>,
+    broker: Broker,
+    daemon: Option<Shipper>,
+    /// How much of its standard error is read.
+    heard: usize,
+    /// The end of what daemons of before said.
+    said: String,
+    slots: Vec<Slot>,
+    pub model: Model,
+    pub dice: Dice,
+    config: Value,
+    broken: bool,
+    /// When the broker was last not at its best.
+    disturbed: Option<Instant>,
+    /// Inodes that logship has ever been seen to know, and the generation.
+    accounts: HashMap<u64, u64>,
+    history: VecDeque<String>,
+    pub acts: std::collections::BTreeMap<Act, usize>,
+    pub usage: Usage,
+    pub usage_first: Option<Usage>,
+}
+
+impl Stage {
+    pub fn new(seed: u64) -> Stage {
+        let world = World::new();
+        let mut dice = Dice::new(seed);
+        let nodes = dice.between(1, 4);
+        let broker = Broker::builder().nodes(nodes).partitions(3).start();
+        for dir in ["away", "targets"] {
+            world.dir(dir);
+        }
+        let mut sources = Vec::new();
+        let mut slots = Vec::new();
+        for kind in Kind::ALL {
+            world.dir(kind.dir());
+            broker.create_topic(kind.dir(), 3);
+            let count = dice.between(1, 4);
+            let pattern = match kind {
+                Kind::Wide => vec!["*.log*".to_owned()],
+                Kind::Narrow | Kind::Linked => vec!["*.log".to_owned()],
+                Kind::Named => (0..count).map(|n| format!("{n}.log")).collect(),
+            };
+            for pattern in pattern {
+                let mut source = source(&format!("{}/{pattern}", kind.dir()), kind.dir());
+                source["line_bytes_max"] = json!(LINE_BYTES_MAX);
+                sources.push(source);
+            }
+            slots.extend((0..count).map(|n| Slot {
+                kind,
+                path: world.path(format!("{}/{n}.log", kind.dir())),
+                writer: None,
+                rotated: VecDeque::new(),
+                made: 0,
+            }));
+        }
+        let mut config = to_broker(&broker, Value::Array(sources));
+        config["idle_after"] = json!(*dice.pick(&["150ms", "400ms", "5s"]));
+        config["queue"] = json!({ "bytes": "1MiB" });
+        config["kafka"]["compression"] = json!(*dice.pick(&["none", "lz4", "snappy"]));
+        config["kafka"]["batch_bytes"] = json!(*dice.pick(&["100KiB", "900KiB"]));
+        config["shutdown_timeout"] = json!("2s");
+        Stage {
+            world: Some(world),
+            broker,
+            daemon: None,
+            heard: 0,
+            said: String::new(),
+            slots,
+            model: Model::default(),
+            dice,
+            config,
+            broken: false,
+            disturbed: None,
+            accounts: HashMap::new(),
+            history: VecDeque::new(),
+            acts: Default::default(),
+            usage: Usage::default(),
+            usage_first: None,
+        }
+    }
+
+    fn world(&self) -> &World {
+        self.world
+            .as_ref()
+            .expect("it is kept or dropped at the end only")
+    }
+
+    /// One action, and a pause.
+    pub fn step(&mut self) {
+        let act = self.dice.weighted(WEIGHTS);
+        *self.acts.entry(act).or_default() += 1;
+        let slot = self.dice.below(self.slots.len());
+        self.act(act, slot);
+        self.listen();
+        let pause = match self.dice.below(20) {
+            0 => self.dice.between(200, 700),
+            1..=4 => self.dice.between(20, 200),
+            5..=9 => self.dice.between(0, 20),
+            _ => 0,
+        };
+        sleep(Duration::from_millis(pause as u64));
+    }
+
+    fn act(&mut self, act: Act, slot: usize) {
+        match act {
+            Act::Write => {
+                let count = self.dice.between(1, 12);
+                self.write(slot, count);
+            }
+            Act::WriteMuch => {
+                let count = self.dice.between(1_000, 12_000);
+                self.write(slot, count);
+            }
+            Act::WriteAll => (0..self.slots.len()).for_each(|slot| self.write(slot, 1)),
+            Act::Part => self.write_part(slot),
+            Act::Rotate => self.rotate(slot),
+            Act::RotateOften => {
+                for _ in 0..self.dice.between(2, ROTATED_KEPT + 1) {
+                    self.rotate(slot);
+                    self.write(slot, 3);
+                    sleep(FOUND_AFTER / 8);
+                }
+            }
+            Act::Replace => self.replace(slot),
+            Act::Recreate => {
+                self.delete(slot);
+                self.create(slot);
+            }
+            Act::Delete => self.delete(slot),
+            Act::Away => self.move_away(slot),
+            Act::Truncate => self.truncate(slot, false),
+            Act::CopyTruncate => self.truncate(slot, true),
+            Act::Rewrite => self.rewrite(slot),
+            Act::LinkAndGo => self.link(slot),
+            Act::Sleep => {
+                self.note("sleep".into());
+                sleep(Duration::from_millis(900));
+            }
+            Act::Stop => self.stop(),
+            Act::Kill => self.kill(),
+            Act::Start => self.start(),
+            Act::Reload => self.reload(),
+            Act::Break => self.break_broker(),
+            Act::Mend => self.mend_broker(),
+            Act::Settle => self.settle(),
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        if self.history.len() == REMEMBERED_ACTIONS {
+            self.history.pop_front();
+        }
+        self.history.push_back(what);
+    }
+
+    fn name(&self, path: &Path) -> String {
+        let name = path.strip_prefix(self.world().path("")).unwrap_or(path);
+        name.display().to_string()
+    }
+
+    // ---- writing -------------------------------------------------------------
+
+    /// The writer of a slot, which opens its file first when it is not there.
+    fn create(&mut self, slot: usize) {
+        if self.slots[slot].writer.is_some() {
+            return;
+        }
+        let before = self.look();
+        let path = match self.slots[slot].kind {
+            Kind::Linked => self.fresh_target(slot),
+            _ => self.slots[slot].path.clone(),
+        };
+        let file = open_for_append(&path);
+        if self.slots[slot].kind == Kind::Linked {
+            let _ = fs::remove_file(&self.slots[slot].path);
+            symlink(&path, &self.slots[slot].path).unwrap();
+        }
+        self.begin(slot, file, path, before);
+    }
+
+    fn fresh_target(&mut self, slot: usize) -> PathBuf {
+        let (made, name) = (self.slots[slot].made, self.slots[slot].path.file_stem());
+        let name = format!("{}-{made}.txt", name.unwrap_or_default().display());
+        self.slots[slot].made += 1;
+        self.world().path("targets").join(name)
+    }
+
+    /// A new file is there and begins to be written.
+    fn begin(&mut self, slot: usize, file: File, path: PathBuf, before: Option<HashSet<u64>>) {
+        let inode = file.metadata().unwrap().ino();
+        let name = self.name(&path);
+        let equal_head = self.dice.one_in(3);
+        let topic = self.slots[slot].kind.dir();
+        let life = self.model.begin(topic, inode, &name, equal_head);
+        let fresh = before.is_some_and(|known| !known.contains(&inode));
+        self.model.life_mut(life).after_generation = fresh.then_some(0);
+        if fresh {
+            self.accounts.remove(&inode);
+        }
+        self.note(format!("create {name} inode={inode} life={life}"));
+        self.slots[slot].writer = Some(Writer {
+            file,
+            path,
+            life,
+            part: None,
+        });
+    }
+
+    fn writer(&mut self, slot: usize) -> &mut Writer {
+        self.create(slot);
+        self.slots[slot].writer.as_mut().expect("it was just made")
+    }
+
+    fn write(&mut self, slot: usize, count: usize) {
+        self.finish_part(slot);
+        let life = self.writer(slot).life;
+        let bytes = self.model.lines(life, count, &mut self.dice);
+        self.writer(slot).file.write_all(&bytes).unwrap();
+        let len = self.model.life(life).len;
+        self.note(format!("write life={life} lines={count} to={len}"));
+    }
+
+    /// Some of a line; the next who writes finishes it.
+    fn write_part(&mut self, slot: usize) {
+        self.finish_part(slot);
+        let life = self.writer(slot).life;
+        let line = self.model.line(life, false, &mut self.dice);
+        let cut = self.dice.between(1, line.len());
+        self.model.is_partial(life, cut);
+        let writer = self.writer(slot);
+        writer.file.write_all(&line[..cut]).unwrap();
+        writer.part = Some((line, cut));
+        let len = self.model.life(life).len;
+        self.note(format!("part life={life} to={len}"));
+    }
+
+    fn finish_part(&mut self, slot: usize) {
+        let Some(writer) = &mut self.slots[slot].writer else {
+            return;
+        };
+        let Some((line, cut)) = writer.part.take() else {
+            return;
+        };
+        writer.file.write_all(&line[cut..]).unwrap();
+        let life = writer.life;
+        let value = line.strip_suffix(b"\n").expect("every line has its end");
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
+        self.model.is_whole(life, value, line.len() - cut);
+        let len = self.model.life(life).len;
+        self.note(format!("rest life={life} to={len}"));
+    }
+
+    // ---- rotation ------------------------------------------------------------
+
+    /// `.1` becomes `.2`, the file becomes `.1`; its writer may go on for a moment.
+    fn rotate(&mut self, slot: usize) {
+        self.create(slot);
+        self.note(format!(
+            "rotate {}",
+            self.name(&self.slots[slot].path.clone())
+        ));
+        if self.slots[slot].kind == Kind::Linked {
+            return self.switch(slot);
+        }
+        let path = self.slots[slot].path.clone();
+        let old = |n: usize| PathBuf::from(format!("{}.{n}", path.display()));
+        if self.slots[slot].rotated.len() == ROTATED_KEPT {
+            let life = self.slots[slot].rotated.pop_back().expect("it holds some");
+            self.look();
+            fs::remove_file(old(ROTATED_KEPT)).unwrap();
+            self.lost_its_name(life);
+        }
+        for n in (1..=self.slots[slot].rotated.len()).rev() {
+            fs::rename(old(n), old(n + 1)).unwrap();
+        }
+        self.look();
+        fs::rename(&path, old(1)).unwrap();
+        let life = self.writer(slot).life;
+        self.slots[slot].rotated.push_front(life);
+        self.was_renamed(slot, life);
+        self.go_on(slot, life);
+    }
+
+    /// The link leads to a new file; the old one stays where it is.
+    fn switch(&mut self, slot: usize) {
+        let life = self.writer(slot).life;
+        let before = self.look();
+        let target = self.fresh_target(slot);
+        let file = open_for_append(&target);
+        let fresh = self.world().path("targets/link");
+        symlink(&target, &fresh).unwrap();
+        fs::rename(fresh, &self.slots[slot].path).unwrap();
+        self.was_renamed(slot, life);
+        self.go_on(slot, life);
+        self.begin(slot, file, target, before);
+    }
+
+    /// The writer of a file that is rotated finishes its line, and may write more
+    /// before it opens the new one.
+    fn go_on(&mut self, slot: usize, life: LifeId) {
+        let from = self.model.life(life).len;
+        self.finish_part(slot);
+        if self.dice.one_in(3) {
+            let count = self.dice.between(1, 5);
+            self.write(slot, count);
+        }
+        let wide = self.slots[slot].kind == Kind::Wide;
+        let inode = self.model.life(life).inode;
+        if !wide && !self.holds(inode) && self.model.life(life).known.is_none() {
+            self.model.is_free_from(life, from);
+        }
+        self.slots[slot].writer = None;
+    }
+
+    /// A file has another name in its directory: it must be found there, unless
+    /// nobody has seen it under its first one.
+    fn was_renamed(&mut self, slot: usize, life: LifeId) {
+        let wide = self.slots[slot].kind == Kind::Wide;
+        let known = self.model.life(life).known.is_some();
+        let inode = self.model.life(life).inode;
+        if !wide && !known && !self.holds(inode) {
+            self.model
+                .ends(life, Fate::Free("rotated before it was seen"));
+        }
+    }
+
+    /// A new file is moved over it.
+    fn replace(&mut self, slot: usize) {
+        self.create(slot);
+        self.finish_part(slot);
+        if self.slots[slot].kind == Kind::Linked {
+            return self.rotate(slot);
+        }
+        let life = self.writer(slot).life;
+        let before = self.look();
+        let path = self.slots[slot].path.clone();
+        let fresh = self.world().path("away/new");
+        let file = open_for_append(&fresh);
+        self.note(format!("replace {} life={life}", self.name(&path)));
+        fs::rename(&fresh, &path).unwrap();
+        self.lost_its_name(life);
+        self.begin(slot, file, path, before);
+    }
+
+    fn delete(&mut self, slot: usize) {
+        self.create(slot);
+        let late = self.dice.one_in(2);
+        if !late {
+            self.finish_part(slot);
+        }
+        self.look();
+        let Writer { life, path, .. } = self.writer(slot);
+        let (life, path) = (*life, path.clone());
+        self.note(format!(
+            "delete {} life={life} late={late}",
+            self.name(&path)
+        ));
+        fs::remove_file(&path).unwrap();
+        let held = self.lost_its_name(life);
+        let from = self.model.life(life).len;
+        self.finish_part(slot);
+        if !held {
+            self.model.is_free_from(life, from);
+        }
+        if self.slots[slot].kind == Kind::Linked {
+            fs::remove_file(&self.slots[slot].path).unwrap();
+        }
+        self.slots[slot].writer = None;
+    }
+
+    /// Out of the directory, and out of what anything looks for.
+    fn move_away(&mut self, slot: usize) {
+        self.create(slot);
+        self.finish_part(slot);
+        self.look();
+        let Writer { life, path, .. } = self.writer(slot);
+        let (life, path) = (*life, path.clone());
+        let whereto = self.world().path(format!("away/{life}"));
+        self.note(format!("move {} away life={life}", self.name(&path)));
+        fs::rename(&path, whereto).unwrap();
+        self.lost_its_name(life);
+        if self.slots[slot].kind == Kind::Linked {
+            fs::remove_file(&self.slots[slot].path).unwrap();
+        }
+        self.slots[slot].writer = None;
+    }
+
+    /// Nothing leads to a file any more but a handle, if there is one. True if so.
+    fn lost_its_name(&mut self, id: LifeId) -> bool {
+        let life = self.model.life(id);
+        if life.links > 0 {
+            return true;
+        }
+        let held = self.holds(life.inode);
+        if held {
+            self.model.is_held(id);
+        } else {
+            self.model.ends(id, Fate::ArrivesOrIsReported);
+        }
+        self.note(format!("  held={held} {}", self.model.life(id).shown()));
+        held
+    }
+
+    fn link(&mut self, slot: usize) {
+        self.create(slot);
+        if self.slots[slot].kind != Kind::Wide {
+            return self.write(slot, 1);
+        }
+        let Writer { life, path, .. } = self.writer(slot);
+        let (life, path) = (*life, path.clone());
+        let name = path.with_extension(format!("log-link{life}"));
+        if fs::hard_link(&path, &name).is_ok() {
+            self.note(format!("link {} life={life}", self.name(&name)));
+            self.model.life_mut(life).links += 1;
+        }
+    }
+
+    // ---- truncation ------------------------------------------------------------
+
+    /// Empties the file in place, with or without a copy first.
+    fn truncate(&mut self, slot: usize, copy: bool) {
+        let clean = self.before_overwriting(slot);
+        let Writer { life, path, .. } = self.writer(slot);
+        let (life, path) = (*life, path.clone());
+        if copy && self.slots[slot].kind != Kind::Wide && self.slots[slot].rotated.is_empty() {
+            let copy = PathBuf::from(format!("{}.1", path.display()));
+            fs::copy(&path, &copy).unwrap();
+            fs::remove_file(&copy).unwrap();
+        }
+        self.look();
+        self.note(format!(
+            "truncate {} life={life} clean={clean}",
+            self.name(&path)
+        ));
+        self.writer(slot).file.set_len(0).unwrap();
+        self.next_life(slot, clean);
+        if self.dice.one_in(2) {
+            let count = self.dice.between(1, 40);
+            self.write(slot, count);
+        }
+    }
+
+    /// Other content in place: shorter, as long, or longer.
+    fn rewrite(&mut self, slot: usize) {
+        let clean = self.before_overwriting(slot);
+        let life = self.writer(slot).life;
+        let size = self.model.life(life).len;
+        sleep(CLOCK_TICK);
+        self.look();
+        let whole = self.dice.one_in(2);
+        if whole {
+            self.writer(slot).file.set_len(0).unwrap();
+        }
+        let life = self.writer(slot).life;
+        self.note(format!(
+            "rewrite life={life} clean={clean} truncated first={whole}"
+        ));
+        self.next_life(slot, clean);
+        let life = self.writer(slot).life;
+        let count = self.dice.between(1, 30);
+        let bytes = self.model.lines(life, count, &mut self.dice);
+        let path = self.writer(slot).path.clone();
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        if !whole && (bytes.len() as u64) < size {
+            file.set_len(bytes.len() as u64).unwrap();
+        }
+        self.note(format!("  {size} bytes became {}", bytes.len()));
+    }
+
+    /// Half of the time everything is shipped before, so that nothing is lost.
+    fn before_overwriting(&mut self, slot: usize) -> bool {
+        let clean = self.dice.one_in(2);
+        self.create(slot);
+        if !clean || self.daemon.is_none() || self.broken {
+            return false;
+        }
+        self.finish_part(slot);
+        let life = self.writer(slot).life;
+        self.waits_for(&format!("life {life} to arrive"), |stage| {
+            stage.model.has_arrived(life)
+        });
+        true
+    }
+
+    fn next_life(&mut self, slot: usize, clean: bool) {
+        let writer = self.slots[slot]
+            .writer
+            .as_mut()
+            .expect("a file that is truncated");
+        writer.part = None;
+        let (old, path) = (writer.life, writer.path.clone());
+        let inode = self.model.life(old).inode;
+        let known = self.model.life(old).known.is_some();
+        self.model.ends(old, Fate::ArrivesOrIsReported);
+        let (links, name) = (self.model.life(old).links, self.name(&path));
+        let equal_head = clean && self.dice.one_in(3);
+        let life = self
+            .model
+            .begin(self.slots[slot].kind.dir(), inode, &name, equal_head);
+        let next = self.model.life_mut(life);
+        next.links = links;
+        next.after_generation = self
+            .accounts
+            .get(&inode)
+            .filter(|_| known)
+            .map(|account| account + 1);
+        self.slots[slot].writer.as_mut().expect("as before").life = life;
+    }
+
+    // ---- logship -----------------------------------------------------------------
+
+    pub fn start(&mut self) {
+        if self.daemon.is_some() {
+            return;
+        }
+        self.note("start".into());
+        self.heard = 0;
+        self.daemon = Some(self.world().run(&self.config).start());
+    }
+
+    fn stop(&mut self) {
+        self.look();
+        let Some(daemon) = self.daemon.take() else {
+            return;
+        };
+        self.note("stop".into());
+        daemon.says(RUNNING);
+        self.daemon = Some(daemon);
+        self.listen();
+        let daemon = self.daemon.take().expect("as before");
+        let (disturbed, heard) = (self.is_disturbed(), self.heard);
+        let ended = daemon.stop();
+        self.hear(&ended.stderr[heard..]);
+        let code = ended.status.code();
+        self.note(format!("  stopped with {code:?}"));
+        match code {
+            Some(0) => {}
+            Some(3) if disturbed => self.model.crashed(true),
+            _ => self.wrong(format!("a stop ended with {code:?}")),
+        }
+        self.check_summary(&ended.stderr);
+        self.keep_said(&ended.stderr);
+        self.model.stopped();
+    }
+
+    fn kill(&mut self) {
+        let Some(daemon) = self.daemon.take() else {
+            return;
+        };
+        self.note("kill".into());
+        let (disturbed, heard) = (self.is_disturbed(), self.heard);
+        daemon.signal(Signal::KILL);
+        let slots = &self.slots;
+        let named = |id: &LifeId| {
+            let mut written = slots.iter().filter_map(|slot| slot.writer.as_ref());
+            written.any(|writer| writer.life == *id)
+        };
+        self.model.killed(disturbed, |id, life| {
+            life.topic != Kind::Wide.dir() && !named(id)
+        });
+        let ended = daemon.ends();
+        self.hear(&ended.stderr[heard..]);
+        self.keep_said(&ended.stderr);
+    }
+
+    fn reload(&mut self) {
+        let linger = self.dice.between(1, 30);
+        self.config["kafka"]["linger"] = json!(format!("{linger}ms"));
+        self.world().configure(&self.config);
+        if let Some(daemon) = &self.daemon {
+            daemon.says(RUNNING);
+            daemon.signal(Signal::HUP);
+            self.note(format!("reload linger={linger}ms"));
+            // New producers start, and what the old ones return may be there already.
+            self.disturbed = Some(Instant::now());
+        }
+    }
+
+    fn check_summary(&mut self, stderr: &str) {
+        let Some(line) = stderr
+            .lines()
+            .rev()
+            .find(|line| line.contains("known_bytes="))
+        else {
+            return self.wrong("there is no summary".into());
+        };
+        let sum: u64 = ["acked_bytes", "lag", "dropped_bytes", "lost_bytes"]
+            .iter()
+            .filter_map(|key| figure(line, key))
+            .sum();
+        if figure(line, "known_bytes") != Some(sum) {
+            self.wrong(format!("the summary does not add up to {sum}: {line}"));
+        }
+    }
+
+    /// Reads what has arrived and what was said.
+    fn listen(&mut self) {
+        for kind in Kind::ALL {
+            for record in self.broker.take_records(kind.dir()) {
+                self.model.arrived(kind.dir(), &record);
+            }
+        }
+        for violation in self.broker.violations() {
+            self.wrong(format!("the broker saw: {violation}"));
+        }
+        if let Some(daemon) = &mut self.daemon {
+            if daemon.has_ended() {
+                self.wrong("logship ended by itself".into());
+            }
+            let said = self
+                .daemon
+                .as_ref()
+                .expect("as before")
+                .stderr_since(self.heard);
+            self.heard += said.len();
+            self.hear(&said);
+        }
+        self.verdict();
+    }
+
+    fn hear(&mut self, said: &str) {
+        for line in said.lines() {
+            if line.contains(" lost path=") {
+                match Loss::in_line(line) {
+                    Some(loss) => self.model.reported(loss),
+                    None => self.wrong(format!("a loss that cannot be read: {line}")),
+                }
+            } else if line.contains("panicked") || line.contains("failed and is started again") {
+                self.wrong(format!("it said: {line}"));
+            }
+        }
+    }
+
+    fn keep_said(&mut self, stderr: &str) {
+        let from = self.said.len().saturating_sub(20_000);
+        let from = (from..)
+            .find(|at| self.said.is_char_boundary(*at))
+            .unwrap_or(0);
+        self.said = format!("{}{stderr}--- it ended\n", &self.said[from..]);
+    }
+
+    /// What logship knows of each file, where it can be asked; the inodes.
+    fn look(&mut self) -> Option<HashSet<u64>> {
+        self.daemon.as_ref()?;
+        let report = self.world().status();
+        self.learn(&report);
+        Some(report.files.iter().map(|file| file.inode).collect())
+    }
+
+    fn learn(&mut self, report: &Report) {
+        for file in &report.files {
+            let account = self.accounts.entry(file.inode).or_default();
+            *account = (*account).max(file.generation);
+        }
+        for file in &report.files {
+            let newest = self.accounts[&file.inode];
+            let Some(life) = self.model.newest_of(file.inode) else {
+                continue;
+            };
+            let is_of_it = life
+                .after_generation
+                .is_some_and(|least| file.generation >= least);
+            if file.generation == newest && (life.known.is_some() || is_of_it) {
+                Model::sees(life, file.size);
+            }
+        }
+    }
+
+    /// Whether logship has a file open.
+    fn holds(&self, inode: u64) -> bool {
+        let Some(daemon) = &self.daemon else {
+            return false;
+        };
+        let handles = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+        let is_it = |path: PathBuf| {
+            fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.ino() == inode)
+        };
+        handles
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|handle| is_it(handle.path()))
+    }
+
+    // ---- the broker ----------------------------------------------------------------
+
+    fn is_disturbed(&self) -> bool {
+        let lately = |at: Instant| at.elapsed() < DISTURBED_FOR;
+        self.broken || self.disturbed.is_some_and(lately)
+    }
+
+    fn break_broker(&mut self) {
+        let seed = self.dice.throw();
+        let how = self.dice.below(5);
+        match how {
+            0 => self.broker.pause(),
+            1 => self.broker.read_slowly(Some(200_000)),
+            2 => {
+                self.broker.pause();
+                self.broker.resume();
+            }
+            3 => self.broker.fault(Fault::mix(
+                seed,
+                4,
+                [
+                    Misdeed::CutBefore,
+                    Misdeed::CutAfter,
+                    Misdeed::CutMidAnswer,
+                    Misdeed::Delay(Duration::from_millis(300)),
+                ],
+            )),
+            _ => self.broker.fault(
+                Fault::mix(
+                    seed,
+                    3,
+                    [
+                        Misdeed::Error(6),
+                        Misdeed::Error(7),
+                        Misdeed::ErrorAfterAppend(7),
+                    ],
+                )
+                .on(ApiKey::Produce),
+            ),
+        }
+        self.note(format!("break the broker, way {how}"));
+        self.broken = true;
+    }
+
+    fn mend_broker(&mut self) {
+        if self.broken {
+            self.note("mend the broker".into());
+            self.disturbed = Some(Instant::now());
+        }
+        self.broken = false;
+        self.broker.clear_faults();
+        self.broker.read_slowly(None);
+        self.broker.resume();
+    }
+
+    // ---- judgement -------------------------------------------------------------------
+
+    /// Everything is mended, written to its end and waited for; then nothing may
+    /// be missing that has no excuse.
+    pub fn settle(&mut self) {
+        self.note("settle".into());
+        self.mend_broker();
+        self.start();
+        for slot in 0..self.slots.len() {
+            self.finish_part(slot);
+            self.write(slot, 1);
+        }
+        self.waits_for("everything to arrive or to be reported", |stage| {
+            stage.model.waits_for().is_none()
+        });
+        let mut last = None;
+        self.waits_for("no lag", |stage| {
+            let report = stage.world().status();
+            let lag: u64 = report.topics.values().map(|topic| topic.lag_bytes).sum();
+            last = Some(report);
+            lag == 0
+        });
+        self.check_report(&last.expect("it was asked"));
+        self.listen();
+        let kept = self.lives_with_a_name();
+        for life in self.model.not_among(&kept) {
+            self.model.ends(life, Fate::Arrives);
+        }
+        self.model.judge(&kept);
+        self.check_usage();
+        self.tidy();
+        self.verdict();
+    }
+
+    fn check_report(&mut self, report: &Report) {
+        for (name, topic) in &report.topics {
+            let lost: u64 = topic.lost_bytes.values().sum();
+            let sum = topic.acked_bytes + topic.lag_bytes + topic.dropped_bytes + lost;
+            if sum != topic.known_bytes || topic.dropped_bytes > 0 {
+                self.wrong(format!("topic {name} does not add up: {topic:?}"));
+            }
+            if !topic.dead_letter_lines.is_empty() {
+                self.wrong(format!("topic {name} has dead letters: {topic:?}"));
+            }
+        }
+        for (name, task) in report.tasks.iter().filter(|(_, task)| task.restarts > 0) {
+            self.wrong(format!("task {name} failed: {task:?}"));
+        }
+    }
+
+    fn check_usage(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        let now = Usage {
+            memory: daemon.peak_memory(),
+            handles: daemon.open_files().len(),
+            threads: daemon.threads(""),
+        };
+        self.usage_first.get_or_insert(now);
+        self.usage = Usage {
+            memory: self.usage.memory.max(now.memory),
+            handles: self.usage.handles.max(now.handles),
+            threads: self.usage.threads.max(now.threads),
+        };
+        if now.memory > MEMORY_MAX || now.handles > HANDLES_MAX || now.threads > THREADS_MAX {
+            self.wrong(format!("it uses too much: {now:?}"));
+        }
+    }
+
+    /// Those that are written to or were rotated.
+    fn lives_with_a_name(&self) -> HashSet<LifeId> {
+        let rotated = self
+            .slots
+            .iter()
+            .flat_map(|slot| slot.rotated.iter().copied());
+        let written = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some(slot.writer.as_ref()?.life));
+        rotated.chain(written).collect()
+    }
+
+    /// What is settled and out of sight is removed.
+    fn tidy(&mut self) {
+        let used: HashSet<PathBuf> = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some(slot.writer.as_ref()?.path.clone()))
+            .collect();
+        let world = self.world();
+        for dir in ["away", "targets", "wide"] {
+            for entry in fs::read_dir(world.path(dir)).unwrap().flatten() {
+                let linked = entry.file_name().to_string_lossy().contains("log-link");
+                if (linked || dir != "wide") && !used.contains(&entry.path()) {
+                    fs::remove_file(entry.path()).unwrap();
+                }
+            }
+        }
+        for life in self.model.alive() {
+            life.links = 0;
+        }
+    }
+
+    fn waits_for(&mut self, what: &str, mut done: impl FnMut(&mut Stage) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.listen();
+            if done(self) {
+                return;
+            }
+            if Instant::now() > deadline {
+                let late = self
+                    .model
+                    .waits_for()
+                    .unwrap_or_else(|| format!("{:#?}", self.world().status()));
+                self.wrong(format!("waited in vain for {what}: {late}"));
+                self.verdict();
+            }
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.model.wrong.push(what);
+    }
+
+    /// Ends the run when something is wrong.
+    fn verdict(&mut self) {
+        let wrong = std::mem::take(&mut self.model.wrong);
+        let shown = &wrong[..wrong.len().min(SHOWN_MAX)];
+        assert!(
+            wrong.is_empty(),
+            "{} things are wrong:\n{}",
+            wrong.len(),
+            shown.join("\n")
+        );
+    }
+
+    /// All that is known of a run.
+    fn tell(&self) {
+        let said = self
+            .daemon
+            .as_ref()
+            .map(Shipper::stderr)
+            .unwrap_or_default();
+        let said = format!("{}{said}", self.said);
+        let said: Vec<&str> = said.lines().collect();
+        eprintln!(
+            "--- last actions:\n    {}\n--- standard error:\n{}\n--- files:\n{}",
+            Vec::from(self.history.clone()).join("\n    "),
+            said[said.len().saturating_sub(SAID_MAX)..].join("\n"),
+            listing(&self.world().path("")),
+        );
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+        if std::env::var_os("LOGSHIP_SOAK_KEEP").is_some() {
+            let world = self.world.take().expect("it is taken here only");
+            eprintln!("kept: {}", world.keep().display());
+        }
+    }
+}
+
+fn open_for_append(path: &Path) -> File {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap()
+}
