@@ -30,30 +30,15 @@ fn random_actions_lose_nothing() {
 fn run(seed: u64, until: Option<Instant>, steps: usize) {
     let begun = Instant::now();
     let mut stage = Stage::new(seed);
-    let said = Reproduce(seed);
-    let mut step = 0;
-    let goes_on = |step| until.map_or(step < steps, |until| Instant::now() < until);
-    while goes_on(step) {
-        step += 1;
+    let goes_on = |stage: &Stage| match until {
+        Some(until) => Instant::now() < until,
+        None => stage.steps < steps,
+    };
+    while goes_on(&stage) {
         stage.step();
     }
     stage.settle();
-    drop(said);
-    println!("{}", result(seed, begun.elapsed(), step, &stage));
-}
-
-/// Says how to have the same again when a run fails.
-struct Reproduce(u64);
-
-impl Drop for Reproduce {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let seed = self.0;
-            eprintln!(
-                "the same again: LOGSHIP_SOAK_SEED={seed} cargo test --test blackbox random_actions"
-            );
-        }
-    }
+    println!("{}", result(seed, begun.elapsed(), &stage));
 }
 
 fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -65,15 +50,16 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 }
 
 /// One line that says what was done and what came of it.
-fn result(seed: u64, time: Duration, steps: usize, stage: &Stage) -> String {
+fn result(seed: u64, time: Duration, stage: &Stage) -> String {
     let tally = &stage.model.tally;
     let count = |act: Act| stage.acts.get(&act).copied().unwrap_or(0);
-    let usage = stage.usage;
+    let (first, usage) = (stage.usage_first.unwrap_or_default(), stage.usage);
     format!(
-        "soak seed={seed} minutes={:.1} steps={steps} kills={} stops={} broker_faults={} settled={} lives={} \
-         lines={} bytes={} delivered={} missing=0 repeated={} repeated_after_one_kill={} repeated_span={:?} \
-         lost_reports={} lost_bytes={} excused={:?} memory={} handles={} threads={} acts={:?}",
+        "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} settled={} lives={} \
+         lines={} bytes={} delivered={} missing=0 repeated={} repeated_after_one_kill={} repeated_span_ms={} \
+         lost_reports={} lost_bytes={} excused={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
         time.as_secs_f64() / 60.0,
+        stage.steps,
         count(Act::Kill),
         count(Act::Stop),
         count(Act::Break),
@@ -84,12 +70,15 @@ fn result(seed: u64, time: Duration, steps: usize, stage: &Stage) -> String {
         tally.delivered,
         tally.repeated,
         tally.repeated_max,
-        tally.repeated_span,
+        tally.repeated_span.as_millis(),
         tally.lost_reports,
         tally.lost_bytes,
         tally.free,
+        first.memory,
         usage.memory,
+        first.handles,
         usage.handles,
+        first.threads,
         usage.threads,
         stage.acts,
     )

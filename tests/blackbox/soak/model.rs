@@ -24,6 +24,8 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 const UNDER_WAY_SLOWLY: Duration = Duration::from_secs(20);
 /// How long a line that has arrived is remembered, to know it when it comes twice.
 const REMEMBERED: Duration = Duration::from_secs(10);
+/// How soon logship notices whatever is done to a file, on a loaded machine.
+const NOTICED_AFTER: Duration = Duration::from_secs(3);
 /// Judgements after which nothing is said of a life any more.
 const ROUNDS_KEPT: usize = 4;
 /// A beginning that many files share, longer than the fingerprint of a head.
@@ -83,6 +85,9 @@ pub struct Life {
     pub after_generation: Option<u64>,
     /// Other names that it has.
     pub links: usize,
+    /// How long it was when, as far back as logship has time to notice.
+    lens: VecDeque<(Instant, u64)>,
+    begun: Instant,
     equal_head: bool,
     /// Only a handle that logship holds leads to it.
     by_handle: bool,
@@ -128,7 +133,9 @@ pub struct Model {
     next: LifeId,
     crashes: Vec<Crash>,
     /// Losses by inode since they were last judged.
-    losses: HashMap<u64, Vec<Loss>>,
+    losses: HashMap<u64, Vec<(Instant, Loss)>>,
+    /// Inodes of forgotten lives of which something may still be said.
+    haunted: HashSet<u64>,
     /// Empty records of a topic that have arrived, since the last judgement.
     empty: BTreeMap<&'static str, usize>,
     /// A crash since the last judgement.
@@ -149,6 +156,29 @@ impl Crash {
 }
 
 impl Life {
+    fn grew(&mut self) {
+        self.lens.push_back((Instant::now(), self.len));
+        while self
+            .lens
+            .get(1)
+            .is_some_and(|(at, _)| at.elapsed() > NOTICED_AFTER)
+        {
+            self.lens.pop_front();
+        }
+    }
+
+    /// What a logship that is up since then must have noticed: its bytes, if it
+    /// must know of the file at all.
+    fn noticed(&self, up_since: Instant) -> Option<u64> {
+        let old = self
+            .lens
+            .iter()
+            .rev()
+            .find(|(at, _)| at.elapsed() > NOTICED_AFTER);
+        let up = up_since.elapsed() > NOTICED_AFTER;
+        old.filter(|_| up).map(|(_, len)| *len)
+    }
+
     fn is_over(&self) -> bool {
         self.closed || self.fate != Fate::Arrives
     }
@@ -258,6 +288,8 @@ impl Model {
             known: None,
             after_generation: None,
             links: 0,
+            lens: VecDeque::from([(Instant::now(), 0)]),
+            begun: Instant::now(),
             equal_head,
             by_handle: false,
             closed: false,
@@ -299,6 +331,7 @@ impl Model {
             arrived: None,
             free: false,
         });
+        life.grew();
         self.tally.lines += 1;
         self.tally.bytes += bytes.len() as u64;
         bytes
@@ -310,6 +343,8 @@ impl Model {
         let line = life.lines.pop_back().expect("a line that was just made");
         life.partial = Some(line.from);
         life.len = line.from + written as u64;
+        life.lens.pop_back();
+        life.grew();
     }
 
     /// The rest of the last line is written.
@@ -325,6 +360,7 @@ impl Model {
             arrived: None,
             free: false,
         });
+        life.grew();
     }
 
     /// What is written from `from` on is where nobody needs to look.
@@ -333,6 +369,14 @@ impl Model {
         lines
             .filter(|line| line.from >= from)
             .for_each(|line| line.free = true);
+    }
+
+    /// Logship is up since then: it knows what is there for a while.
+    pub fn notices(&mut self, id: LifeId, up_since: Instant) {
+        let life = self.life_mut(id);
+        if let Some(bytes) = life.noticed(up_since) {
+            Model::sees(life, bytes);
+        }
     }
 
     /// The bytes of a life are gone, or out of reach.
@@ -467,7 +511,8 @@ impl Model {
             self.wrong
                 .push(format!("a loss that does not add up: {}", loss.line));
         }
-        self.losses.entry(loss.inode).or_default().push(loss);
+        let losses = self.losses.entry(loss.inode).or_default();
+        losses.push((Instant::now(), loss));
     }
 
     /// True when every line of a life that can arrive has arrived.
@@ -501,7 +546,7 @@ impl Model {
             let mut again = true;
             while again && at < to {
                 again = false;
-                for loss in losses.into_iter().flatten() {
+                for (_, loss) in losses.into_iter().flatten() {
                     if loss.from <= at && at < loss.to {
                         (at, again) = (loss.to, true);
                     }
@@ -544,7 +589,11 @@ impl Model {
             }
             life.judged = true;
             life.rounds += 1;
-            life.rounds < ROUNDS_KEPT || kept.contains(id)
+            let stays = life.rounds < ROUNDS_KEPT || kept.contains(id);
+            if !stays && (life.crashed || !life.missing().is_empty()) {
+                self.haunted.insert(life.inode);
+            }
+            stays
         });
         for (reason, bytes) in free {
             *self.tally.free.entry(reason).or_default() += bytes;
@@ -561,7 +610,7 @@ impl Model {
                 .filter(|life| life.inode == inode && life.is_over())
                 .collect();
             let losses = &self.losses[&inode];
-            let lost: u64 = losses.iter().map(|loss| loss.bytes).sum();
+            let lost: u64 = losses.iter().map(|(_, loss)| loss.bytes).sum();
             let missing: u64 = over
                 .iter()
                 .flat_map(|life| life.missing())
@@ -573,19 +622,24 @@ impl Model {
                 .filter(|line| line.hash.is_none())
                 .map(|line| line.to - line.from)
                 .sum();
-            let crashed = over.iter().any(|life| life.crashed);
+            let crashed = over.iter().any(|life| life.crashed) || self.haunted.contains(&inode);
             if lost > missing + empty && !crashed && !over.is_empty() {
                 let over: Vec<String> = over.iter().map(|life| life.shown()).collect();
-                let lines: Vec<&str> = losses.iter().map(|loss| loss.line.as_str()).collect();
+                let lines: Vec<&str> = losses.iter().map(|(_, loss)| loss.line.as_str()).collect();
                 self.wrong.push(format!(
                     "{lost} bytes of inode {inode} were reported as lost, but only {missing} are missing: {lines:#?} {over:#?}"
                 ));
             }
         }
-        // A loss belongs to a life as long as that is remembered.
-        let lives = self.lives.values().filter(|life| life.is_over());
-        let kept: BTreeSet<u64> = lives.map(|life| life.inode).collect();
-        self.losses.retain(|inode, _| kept.contains(inode));
+        // A loss belongs to a life that had begun, as long as that is remembered.
+        let mut begun = HashMap::<u64, Instant>::new();
+        for life in self.lives.values().filter(|life| life.is_over()) {
+            begun.entry(life.inode).or_insert(life.begun);
+        }
+        for (inode, losses) in &mut self.losses {
+            losses.retain(|(heard, _)| begun.get(inode).is_some_and(|begun| begun < heard));
+        }
+        self.losses.retain(|_, losses| !losses.is_empty());
     }
 
     /// Empty lines look alike, so they are counted: as many as must, no more than may.

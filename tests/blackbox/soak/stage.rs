@@ -5,7 +5,7 @@
 //! `/status` says it knows. What is done never depends on it: a seed gives the
 //! same actions whatever logship makes of them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::model::{Fate, LINE_BYTES_MAX, LifeId, Model};
 use crate::broker::{ApiKey, Broker, Fault, Misdeed};
-use crate::daemon::{source, to_broker};
+use crate::daemon::{Replace, source, text, to_broker};
 use crate::dice::Dice;
 use crate::world::{Loss, Shipper, World, figure, listing};
 
@@ -37,9 +37,8 @@ const SHOWN_MAX: usize = 10;
 const ROTATED_KEPT: usize = 3;
 /// Two changes within one tick of a file system's clock may look like one.
 const CLOCK_TICK: Duration = Duration::from_millis(25);
-/// A file that stood at its path for so long must have been found, whatever the
-/// machine does besides.
-const FOUND_AFTER: Duration = Duration::from_secs(2);
+/// How far apart rotations are of which logship must see each.
+const GENERATION: Duration = Duration::from_millis(250);
 /// How long acknowledgements may be late after the broker was mended.
 const DISTURBED_FOR: Duration = Duration::from_secs(5);
 /// What it may use when it is built for debugging.
@@ -155,9 +154,13 @@ pub struct Usage {
 }
 
 pub struct Stage {
+    seed: u64,
+    /// Steps begun.
+    pub steps: usize,
     world: Option<World>,
     broker: Broker,
     daemon: Option<Shipper>,
+    up_since: Instant,
     /// How much of its standard error is read.
     heard: usize,
     /// The end of what daemons of before said.
@@ -166,13 +169,15 @@ pub struct Stage {
     pub model: Model,
     pub dice: Dice,
     config: Value,
+    /// What copytruncate has left.
+    copies: Vec<PathBuf>,
     broken: bool,
     /// When the broker was last not at its best.
     disturbed: Option<Instant>,
     /// Inodes that logship has ever been seen to know, and the generation.
     accounts: HashMap<u64, u64>,
     history: VecDeque<String>,
-    pub acts: std::collections::BTreeMap<Act, usize>,
+    pub acts: BTreeMap<Act, usize>,
     pub usage: Usage,
     pub usage_first: Option<Usage>,
 }
@@ -217,20 +222,24 @@ impl Stage {
         config["kafka"]["batch_bytes"] = json!(*dice.pick(&["100KiB", "900KiB"]));
         config["shutdown_timeout"] = json!("2s");
         Stage {
+            seed,
+            steps: 0,
             world: Some(world),
             broker,
             daemon: None,
+            up_since: Instant::now(),
             heard: 0,
             said: String::new(),
             slots,
             model: Model::default(),
             dice,
             config,
+            copies: Vec::new(),
             broken: false,
             disturbed: None,
             accounts: HashMap::new(),
             history: VecDeque::new(),
-            acts: Default::default(),
+            acts: BTreeMap::new(),
             usage: Usage::default(),
             usage_first: None,
         }
@@ -245,6 +254,7 @@ impl Stage {
     /// One action, and a pause.
     pub fn step(&mut self) {
         let act = self.dice.weighted(WEIGHTS);
+        self.steps += 1;
         *self.acts.entry(act).or_default() += 1;
         let slot = self.dice.below(self.slots.len());
         self.act(act, slot);
@@ -275,7 +285,7 @@ impl Stage {
                 for _ in 0..self.dice.between(2, ROTATED_KEPT + 1) {
                     self.rotate(slot);
                     self.write(slot, 3);
-                    sleep(FOUND_AFTER / 8);
+                    sleep(GENERATION);
                 }
             }
             Act::Replace => self.replace(slot),
@@ -579,10 +589,11 @@ impl Stage {
         let clean = self.before_overwriting(slot);
         let Writer { life, path, .. } = self.writer(slot);
         let (life, path) = (*life, path.clone());
-        if copy && self.slots[slot].kind != Kind::Wide && self.slots[slot].rotated.is_empty() {
-            let copy = PathBuf::from(format!("{}.1", path.display()));
+        if copy && self.slots[slot].kind != Kind::Wide {
+            // Where rotated files stand, but not under a name that one of them needs.
+            let copy = PathBuf::from(format!("{}-{life}", path.display()));
             fs::copy(&path, &copy).unwrap();
-            fs::remove_file(&copy).unwrap();
+            self.copies.push(copy);
         }
         self.look();
         self.note(format!(
@@ -672,7 +683,7 @@ impl Stage {
             return;
         }
         self.note("start".into());
-        self.heard = 0;
+        (self.heard, self.up_since) = (0, Instant::now());
         self.daemon = Some(self.world().run(&self.config).start());
     }
 
@@ -724,7 +735,8 @@ impl Stage {
     fn reload(&mut self) {
         let linger = self.dice.between(1, 30);
         self.config["kafka"]["linger"] = json!(format!("{linger}ms"));
-        self.world().configure(&self.config);
+        self.world()
+            .replace_config(&text(&self.config), Replace::Rename);
         if let Some(daemon) = &self.daemon {
             daemon.says(RUNNING);
             daemon.signal(Signal::HUP);
@@ -802,6 +814,9 @@ impl Stage {
         self.daemon.as_ref()?;
         let report = self.world().status();
         self.learn(&report);
+        for life in self.lives_with_a_name() {
+            self.model.notices(life, self.up_since);
+        }
         Some(report.files.iter().map(|file| file.inode).collect())
     }
 
@@ -992,6 +1007,9 @@ impl Stage {
                 }
             }
         }
+        for copy in self.copies.drain(..) {
+            let _ = fs::remove_file(copy); // it may be among the targets
+        }
         for life in self.model.alive() {
             life.links = 0;
         }
@@ -1042,7 +1060,9 @@ impl Stage {
         let said = format!("{}{said}", self.said);
         let said: Vec<&str> = said.lines().collect();
         eprintln!(
-            "--- last actions:\n    {}\n--- standard error:\n{}\n--- files:\n{}",
+            "--- the same again: LOGSHIP_SOAK_SEED={} LOGSHIP_SOAK_STEPS={} cargo test --test blackbox random_actions\n--- last actions:\n    {}\n--- standard error:\n{}\n--- files:\n{}",
+            self.seed,
+            self.steps,
             Vec::from(self.history.clone()).join("\n    "),
             said[said.len().saturating_sub(SAID_MAX)..].join("\n"),
             listing(&self.world().path("")),
