@@ -37,6 +37,8 @@ const SHOWN_MAX: usize = 10;
 const ROTATED_KEPT: usize = 3;
 /// Two changes within one tick of a file system's clock may look like one.
 const CLOCK_TICK: Duration = Duration::from_millis(25);
+/// By then a logship that can breathe has seen what was written.
+const SEEN_AFTER: Duration = Duration::from_millis(700);
 /// How far apart rotations are of which logship must see each.
 const GENERATION: Duration = Duration::from_millis(250);
 /// How long acknowledgements may be late after the broker was mended.
@@ -86,6 +88,7 @@ pub enum Act {
     Delete,
     Away,
     Truncate,
+    TruncateBehind,
     CopyTruncate,
     Rewrite,
     LinkAndGo,
@@ -111,6 +114,7 @@ const WEIGHTS: &[(usize, Act)] = &[
     (3, Act::Delete),
     (3, Act::Away),
     (5, Act::Truncate),
+    (4, Act::TruncateBehind),
     (4, Act::CopyTruncate),
     (5, Act::Rewrite),
     (2, Act::LinkAndGo),
@@ -296,6 +300,7 @@ impl Stage {
             Act::Delete => self.delete(slot),
             Act::Away => self.move_away(slot),
             Act::Truncate => self.truncate(slot, false),
+            Act::TruncateBehind => self.truncate_behind(slot),
             Act::CopyTruncate => self.truncate(slot, true),
             Act::Rewrite => self.rewrite(slot),
             Act::LinkAndGo => self.link(slot),
@@ -608,6 +613,17 @@ impl Stage {
         }
     }
 
+    /// Lines that are seen and cannot be shipped are truncated: all of them are lost,
+    /// or none of those that had left.
+    fn truncate_behind(&mut self, slot: usize) {
+        self.write(slot, 3);
+        self.break_broker_by(0);
+        let count = self.dice.between(1, 200);
+        self.write(slot, count);
+        sleep(SEEN_AFTER);
+        self.truncate(slot, false);
+    }
+
     /// Other content in place: shorter, as long, or longer.
     fn rewrite(&mut self, slot: usize) {
         let clean = self.before_overwriting(slot);
@@ -863,8 +879,12 @@ impl Stage {
     }
 
     fn break_broker(&mut self) {
-        let seed = self.dice.throw();
         let how = self.dice.below(5);
+        self.break_broker_by(how);
+    }
+
+    fn break_broker_by(&mut self, how: usize) {
+        let seed = self.dice.throw();
         match how {
             0 => self.broker.pause(),
             1 => self.broker.read_slowly(Some(200_000)),
