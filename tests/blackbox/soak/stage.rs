@@ -97,6 +97,7 @@ pub enum Act {
     Kill,
     Start,
     Reload,
+    ReloadBehind,
     Break,
     Mend,
     Settle,
@@ -123,6 +124,7 @@ const WEIGHTS: &[(usize, Act)] = &[
     (3, Act::Kill),
     (8, Act::Start),
     (2, Act::Reload),
+    (3, Act::ReloadBehind),
     (5, Act::Break),
     (6, Act::Mend),
     (3, Act::Settle),
@@ -312,6 +314,13 @@ impl Stage {
             Act::Kill => self.kill(),
             Act::Start => self.start(),
             Act::Reload => self.reload(),
+            Act::ReloadBehind => {
+                self.break_broker_by(0);
+                self.write(slot, 50);
+                sleep(SEEN_AFTER);
+                self.reload(); // what the old producers hold comes back
+                self.write(slot, 3);
+            }
             Act::Break => self.break_broker(),
             Act::Mend => self.mend_broker(),
             Act::Settle => self.settle(),
