@@ -287,7 +287,7 @@ _logship() {
             return 0
             ;;
         logship__subcmd__tail)
-            opts="-t -b -f -k -q -v -h -V --topic --brokers --once --timeout --from --format --key --partition --compression --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
+            opts="-t -b -f -k -q -v -h -V --topic --brokers --once --timeout --from --format --key --headers --partition --compression --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -54,6 +54,7 @@ complete -c logship -n "__fish_logship_using_subcommand tail" -l shutdown-timeou
 complete -c logship -n "__fish_logship_using_subcommand tail" -l stats-interval -d 'Tell the figures this often' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l log-file -d 'Log to this file instead of standard error' -r -F
 complete -c logship -n "__fish_logship_using_subcommand tail" -l once -d 'Read to the end, wait for every ack, and exit'
+complete -c logship -n "__fish_logship_using_subcommand tail" -l headers -d 'Say in headers where each line stands'
 complete -c logship -n "__fish_logship_using_subcommand tail" -l no-state -d 'Keep no positions and use none'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s q -l quiet -d 'Tell warnings and errors only'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s v -l verbose -d 'Tell more: -v about files, -vv about everything'

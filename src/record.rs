@@ -42,6 +42,8 @@ pub struct Shape {
     pub partitioning: Partitioning,
     /// Names and values that a JSON record says under `labels`.
     pub labels: BTreeMap<String, String>,
+    /// Records have headers that say where they came from.
+    pub headers: bool,
     /// Bytes of a line that are shipped at most.
     pub line_bytes_max: usize,
     /// An empty line is dropped, and counted.

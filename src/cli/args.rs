@@ -304,6 +304,16 @@ pub struct TailArgs {
     #[arg(short, long, value_name = "TEMPLATE")]
     pub key: Option<String>,
 
+    /// Say in headers where each line stands
+    ///
+    /// Gives every record headers that say where its line stands: path (bytes), host, device,
+    /// inode, generation (one more with every truncation) and offset (of the line's first
+    /// byte), numbers in decimal. So 'logship verify' can tell exactly what is missing or
+    /// repeated, also on a topic that several hosts share. They take about 100 bytes a record
+    /// before compression, and lower the longest line by 4.5 KiB. Standard output has none.
+    #[arg(long)]
+    pub headers: bool,
+
     /// Keep a file in one partition, or spread batches
     ///
     /// 'file': all lines of a path go to one partition, chosen by a hash of host and path, so
@@ -451,6 +461,7 @@ impl TailArgs {
                 FormatArg::Json => Format::Json,
             },
             key: self.key.clone(),
+            headers: self.headers,
             partitioning: match self.partition {
                 PartitionArg::File => Partitioning::File,
                 PartitionArg::Spread => Partitioning::Spread,

@@ -313,6 +313,9 @@ pub fn settings(source: &Source, line_bytes_max: usize) -> Vec<String> {
     for (name, value) in &shape.labels {
         settings.push(format!("label {}={}", shown(name), shown(value)));
     }
+    if shape.headers {
+        settings.push("headers".to_owned());
+    }
     if job.read_from == ReadFrom::End {
         settings.push("read_from end".to_owned());
     }

@@ -114,6 +114,9 @@ fn tail(args: &TailArgs) -> Result<Exit, Exit> {
     })?;
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
     start_log(&args.logging, &progress)?;
+    if args.headers && plan.pool.sink == Sink::Stdout {
+        log::warn!("--headers is for Kafka: records on standard output have none");
+    }
     Ok(start(plan, None, &signals, &progress))
 }
 

@@ -23,6 +23,9 @@ pub const LINE_BYTES_MAX: usize = 1 << 20;
 /// What a record and its batch add to a line, with room to spare; a line over
 /// the limit towards Kafka is cut so that the broker's default still takes it.
 pub const RECORD_OVERHEAD_BYTES: usize = 512;
+/// What headers add to a record at most: the longest path there is, the longest
+/// name of a host, and the names and numbers.
+pub const HEADERS_BYTES: usize = 4096 + 512;
 /// How often patterns are looked at.
 pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(1);
 /// How often figures are told.
@@ -66,10 +69,15 @@ pub fn plan(sink: Sink, host: Arc<str>) -> Plan {
     }
 }
 
-/// Bytes of a line that are shipped at most.
-pub fn line_bytes_max(sink: &Sink) -> usize {
+/// Bytes of a line that are shipped at most, in a record with or without headers.
+pub fn line_bytes_max(sink: &Sink, headers: bool) -> usize {
     match sink {
         Sink::Stdout => LINE_BYTES_MAX,
-        Sink::Kafka(_) => LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
+        Sink::Kafka(_) => LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES - headers_bytes(headers),
     }
+}
+
+/// What a line has to leave to the headers of its record.
+pub fn headers_bytes(headers: bool) -> usize {
+    if headers { HEADERS_BYTES } else { 0 }
 }

@@ -119,6 +119,16 @@ pub const KEYS: &[Key] = &[
         "Names and values that every record says under labels. They are only in the format \"json\". At most 64.",
     ),
     key(
+        "sources[].headers",
+        FLAG,
+        "false",
+        "true",
+        "Every record carries headers that say where its line stands: path (bytes), host, device, inode, generation (one more with every truncation) and \
+         offset (of the line's first byte), numbers in decimal. So logship verify tells exactly what is missing or repeated, also on a topic that \
+         several hosts share: inodes are unique on one device of one host only. They take about 100 bytes a record before compression. \
+         Longest line by default 5KiB below 1MiB.",
+    ),
+    key(
         "sources[].read_from",
         TEXT,
         r#""beginning""#,
@@ -136,7 +146,7 @@ pub const KEYS: &[Key] = &[
     key(
         "sources[].line_bytes_max",
         SIZE,
-        "(1MiB; towards Kafka 512 bytes less)",
+        "(1MiB; towards Kafka 512 bytes less, with headers 5KiB)",
         r#""256KiB""#,
         "Longest line that is shipped; a longer one is cut there and counted. From 1 to 64MiB. A broker takes 1,048,588 bytes by default \
          (message.max.bytes), so beyond the default the brokers must be told to take more.",

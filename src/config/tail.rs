@@ -33,6 +33,8 @@ pub struct TailRequest {
     pub format: Format,
     /// `--key`
     pub key: Option<String>,
+    /// `--headers`
+    pub headers: bool,
     /// `--partition`
     pub partitioning: Partitioning,
     /// `--compression`
@@ -113,7 +115,8 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
             key: request.key.clone().map(KeyTemplate),
             partitioning: request.partitioning,
             labels: BTreeMap::new(),
-            line_bytes_max: defaults::line_bytes_max(&sink),
+            headers: request.headers && matches!(sink, Sink::Kafka(_)),
+            line_bytes_max: defaults::line_bytes_max(&sink, request.headers),
             skip_empty: false,
         }),
         fence: None,
@@ -278,6 +281,7 @@ mod tests {
             read_from: None,
             format: Format::Raw,
             key: None,
+            headers: false,
             partitioning: Partitioning::File,
             compression: Compression::Lz4,
             when_full: WhenFull::Wait,

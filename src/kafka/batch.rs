@@ -6,6 +6,7 @@
 use std::mem;
 
 use super::codec::{Compression, Compressor};
+use super::headers::EncodedHeaders;
 
 /// Who sends a batch, by which a broker tells a retry from a new batch (KIP-98).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,20 @@ impl BatchBuilder {
     /// # Panics
     ///
     /// If a first record has 2 GiB or more: the format has no way to say that.
+    #[inline]
     pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: &[u8]) -> bool {
+        self.push_with_headers(timestamp_ms, key, value, EncodedHeaders::NONE)
+    }
+
+    /// [`push`](Self::push) for a record with headers.
+    #[inline]
+    pub fn push_with_headers(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: EncodedHeaders,
+    ) -> bool {
         if self.records == 0 {
             self.begin(timestamp_ms);
         }
@@ -68,7 +82,7 @@ impl BatchBuilder {
             offset_delta: self.records,
             key,
             value,
-            headers: NO_HEADERS,
+            headers: headers.encoded(),
         };
         let body_bytes = record.body_bytes();
         let end = self.buffer.len() + varint_bytes(zigzag_len(body_bytes)) + body_bytes;
@@ -279,7 +293,6 @@ struct Record<'a> {
 /// The first field of the body, in which no bit has a meaning yet.
 const RECORD_ATTRIBUTES: u8 = 0;
 const NULL_LENGTH: i64 = -1;
-const NO_HEADERS: &[u8] = &[0];
 /// Room to write the numbers in front of a key or a value; they take up to 27 bytes.
 const HEAD_BYTES: usize = 32;
 
@@ -327,14 +340,14 @@ impl Record<'_> {
 
 /// Where the numbers of a record are written: in the batch itself, since loading bytes that were
 /// stored one by one a moment ago, to copy them, stalls for longer than writing them takes.
-struct Head<'a> {
+pub(super) struct Head<'a> {
     bytes: &'a mut [u8; HEAD_BYTES],
     len: usize,
 }
 
 /// Appends what `write` writes.
 #[inline]
-fn append_head(batch: &mut Vec<u8>, write: impl FnOnce(&mut Head<'_>)) {
+pub(super) fn append_head(batch: &mut Vec<u8>, write: impl FnOnce(&mut Head<'_>)) {
     let start = batch.len();
     batch.extend_from_slice(&[0; HEAD_BYTES]);
     let bytes = batch
@@ -355,7 +368,7 @@ impl Head<'_> {
 
     /// Seven bits a byte, the lowest first; the eighth bit says that another byte follows.
     #[inline]
-    fn varint(&mut self, mut zigzag: u64) {
+    pub(super) fn varint(&mut self, mut zigzag: u64) {
         while zigzag > 0x7f {
             self.byte(zigzag as u8 | 0x80);
             zigzag >>= 7;
@@ -371,7 +384,7 @@ fn zigzag(number: i64) -> u64 {
 }
 
 #[inline]
-fn zigzag_len(len: usize) -> u64 {
+pub(super) fn zigzag_len(len: usize) -> u64 {
     (len as u64) << 1
 }
 
@@ -387,6 +400,7 @@ mod tests {
     use kafka_protocol::records::{self, RecordBatchDecoder};
 
     use super::super::codec::tests::{Random, decompress};
+    use super::super::headers::Headers;
     use super::*;
 
     const PRODUCER: ProducerId = ProducerId {
@@ -619,7 +633,56 @@ mod tests {
         }
     }
 
-    /// One builder and one recycled buffer for batches of all sizes: nothing of one is in the next.
+    /// The oracle reads every header of every record, and its encoder makes the same bytes.
+    #[test]
+    fn headers_arrive_with_their_record_and_as_the_format_has_them() {
+        let mut headers = Headers::new(&[("path", b"/var/log/\xff\n"), ("empty", b"")], "offset");
+        let values = [&b"first"[..], b"", &[b'x'; 9_000]];
+        let offsets = ["0", "18446744073709551615", "7"];
+        for compression in Compression::ALL {
+            let mut builder = BatchBuilder::new(LIMIT, compression);
+            for (value, offset) in values.iter().zip(offsets) {
+                let encoded = headers.with_last(offset.as_bytes());
+                assert!(builder.push_with_headers(1, Some(b"key"), value, encoded));
+            }
+            assert!(builder.push(1, None, b"without"));
+            let batch = builder.finish(PRODUCER, 0, Vec::new());
+
+            let decoded = decode(&batch);
+            for (record, (value, offset)) in decoded.iter().zip(values.iter().zip(offsets)) {
+                assert_eq!(record.value.as_deref(), Some(*value));
+                let found: Vec<(&str, &[u8])> = record
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (&name[..], value.as_deref().unwrap()))
+                    .collect();
+                let expected: [(&str, &[u8]); 3] = [
+                    ("path", b"/var/log/\xff\n"),
+                    ("empty", b""),
+                    ("offset", offset.as_bytes()),
+                ];
+                assert_eq!(found, expected);
+            }
+            assert!(decoded[3].headers.is_empty());
+            if compression == Compression::None {
+                assert_encoded_alike(&batch);
+            }
+        }
+    }
+
+    #[test]
+    fn headers_count_towards_the_limit_of_a_batch() {
+        let mut headers = Headers::new(&[("path", &[b'p'; 300])], "offset");
+        let mut builder = BatchBuilder::new(1_000, Compression::None);
+        assert!(builder.push_with_headers(0, None, b"first", headers.with_last(b"0")));
+        let each = builder.bytes() - 61;
+        assert!(each > 300);
+        assert!(builder.push_with_headers(0, None, b"secnd", headers.with_last(b"1")));
+        assert_eq!(builder.bytes(), 61 + 2 * each);
+        assert!(!builder.push_with_headers(0, None, b"third", headers.with_last(b"2")));
+        assert!(builder.push(0, None, b"third"));
+    }
+
     #[test]
     fn random_records_arrive_unchanged_however_they_fall_into_batches() {
         let mut random = Random(3);
@@ -657,10 +720,6 @@ mod tests {
     #[test]
     fn kafka_protocol_encodes_the_same_records_to_the_same_bytes() {
         let mut random = Random(4);
-        let options = records::RecordEncodeOptions {
-            version: 2,
-            compression: records::Compression::None,
-        };
         for _ in 0..50 {
             let mut samples: Vec<Sample> = (0..=random.below(20))
                 .map(|_| sample(&mut random))
@@ -672,15 +731,25 @@ mod tests {
                 .min()
                 .unwrap();
             let batch = encode(&mut BatchBuilder::new(LIMIT, Compression::None), &samples);
-
-            let mut expected = BytesMut::new();
-            records::RecordBatchEncoder::encode(&mut expected, &decode(&batch), &options).unwrap();
-            assert!(
-                batch == expected,
-                "a batch of {} records differs",
-                samples.len()
-            );
+            assert_encoded_alike(&batch);
         }
+    }
+
+    /// kafka-protocol makes the same bytes of the records that it reads in an uncompressed batch.
+    #[track_caller]
+    fn assert_encoded_alike(batch: &[u8]) {
+        let options = records::RecordEncodeOptions {
+            version: 2,
+            compression: records::Compression::None,
+        };
+        let decoded = decode(batch);
+        let mut expected = BytesMut::new();
+        records::RecordBatchEncoder::encode(&mut expected, &decoded, &options).unwrap();
+        assert!(
+            batch == expected,
+            "a batch of {} records differs",
+            decoded.len()
+        );
     }
 
     #[test]

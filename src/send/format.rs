@@ -170,7 +170,8 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-fn push_number(number: u64, out: &mut Vec<u8>) {
+/// Appends a number in decimal.
+pub fn push_number(number: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -212,6 +213,7 @@ mod tests {
             key: None,
             partitioning: Partitioning::File,
             labels: [("a\"b".to_owned(), "\n".to_owned())].into(),
+            headers: false,
             line_bytes_max: 1,
             skip_empty: false,
         });

@@ -15,6 +15,7 @@ use crate::queue::Chunk;
 use crate::record::{Format, Shape};
 
 use super::format::{JsonWriter, Line};
+use super::headers::OriginHeaders;
 
 /// Chunks for one partition, or for one topic whose partitions do not matter or
 /// are not known yet.
@@ -72,6 +73,7 @@ pub struct Encoder {
     host: Arc<str>,
     json: JsonWriter,
     key: Option<(Arc<Flow>, Arc<Shape>, Vec<u8>)>,
+    headers: OriginHeaders,
     /// The first value of the batch; see [`Receipt::single`].
     first_value: Vec<u8>,
 }
@@ -225,6 +227,7 @@ impl Encoder {
     pub fn new(host: Arc<str>) -> Encoder {
         Encoder {
             json: JsonWriter::new(Arc::clone(&host)),
+            headers: OriginHeaders::new(Arc::clone(&host)),
             host,
             key: None,
             first_value: Vec::new(),
@@ -241,6 +244,7 @@ impl Encoder {
         let mut at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
         let (mut records, mut skipped) = (0, 0);
         self.render_key(chunk);
+        let mut headers = shape.headers.then(|| self.headers.of(chunk.file.origin()));
         let key = shape.key.as_ref().and(self.key.as_ref());
         let key = key.map(|(_, _, key)| key.as_slice());
         while at < bytes.len() {
@@ -263,8 +267,18 @@ impl Encoder {
                 self.first_value.clear();
                 self.first_value.extend_from_slice(value);
             }
-            let full = !builder.is_empty() && builder.bytes() + value.len() > bytes_max;
-            if full || !builder.push(chunk.read_at_ms, key, value) {
+            let pushed = match &mut headers {
+                None => {
+                    has_room(builder, value.len(), bytes_max)
+                        && builder.push(chunk.read_at_ms, key, value)
+                }
+                Some(headers) => {
+                    let headers = headers.at(line.offset);
+                    has_room(builder, value.len() + headers.bytes(), bytes_max)
+                        && builder.push_with_headers(chunk.read_at_ms, key, value, headers)
+                }
+            };
+            if !pushed {
                 break;
             }
             if line.cut {
@@ -298,6 +312,11 @@ impl Encoder {
             self.key = Some((Arc::clone(flow), Arc::clone(shape), key));
         }
     }
+}
+
+/// The first record is always taken.
+fn has_room(builder: &BatchBuilder, bytes: usize, bytes_max: usize) -> bool {
+    builder.is_empty() || builder.bytes() + bytes <= bytes_max
 }
 
 /// The line at index `at`, without its end: `\n`, and one `\r` before it.

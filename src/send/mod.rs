@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod format;
+mod headers;
 mod kafka;
 mod lane;
 mod notices;

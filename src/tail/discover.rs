@@ -551,6 +551,7 @@ mod tests {
             key: None,
             partitioning: Partitioning::File,
             labels: std::collections::BTreeMap::new(),
+            headers: false,
             line_bytes_max: 1,
             skip_empty: false,
         };

@@ -385,7 +385,6 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs::File;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
@@ -395,7 +394,7 @@ mod tests {
     use super::*;
     use crate::ledger::{Ledger, Origin};
     use crate::queue;
-    use crate::record::{Format, Partitioning, Shape};
+    use crate::record::Shape;
     use crate::tail::{Handles, ReadFrom};
 
     /// A file, somebody who reads it, and where its lines go.
@@ -425,12 +424,8 @@ mod tests {
             let head = identity::head(&input, bytes.len() as u64).unwrap();
             let ledger = FileLedger::new(origin, flow, 0, head, Mark::default());
             let shape = Shape {
-                format: Format::Raw,
-                key: None,
-                partitioning: Partitioning::File,
-                labels: BTreeMap::new(),
                 line_bytes_max: 1 << 20,
-                skip_empty: false,
+                ..Shape::default()
             };
             let job = Job {
                 topic,

@@ -171,7 +171,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "{\"kafka\": {\"bootstrap.servers\": \"k:1\"},\n \"sources\": [{\"path\": \"/a\", \"topic\": \"a\",\n  \"include\": [\"b\"],\n  \"kafka\": {}}]}",
         &[
             "1:12: kafka.bootstrap.servers: unknown key, did you mean 'brokers'?",
-            "3:3: sources[0].include: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, read_from, when_full, line_bytes_max, skip_empty)",
+            "3:3: sources[0].include: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, headers, read_from, when_full, line_bytes_max, skip_empty)",
             "4:3: sources[0].kafka: belongs to the top level, not into a source",
         ],
     ),
@@ -196,7 +196,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"colour\": \"red\"}]}",
         &[
-            "1:47: sources[0].colour: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, read_from, when_full, line_bytes_max, skip_empty)",
+            "1:47: sources[0].colour: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, headers, read_from, when_full, line_bytes_max, skip_empty)",
         ],
     ),
     (
@@ -843,7 +843,7 @@ fn what_had_better_be_looked_at_is_a_warning() {
     {"path": "*.log", "topic": "a", "labels": {"x": "y"}},
     {"path": "a.log", "topic": "b", "key": "{file}"},
     {"path": "*.gz", "topic": "a"},
-    {"path": "none/*.log", "topic": "a"},
+    {"path": "none/*.log", "topic": "a", "headers": true},
     {"path": "later.log", "topic": "a"},
     {"path": "d", "topic": "a"},
     {"path": "*.log", "topic": "a", "format": "json"}
@@ -857,6 +857,7 @@ fn what_had_better_be_looked_at_is_a_warning() {
     let expected = [
         "c.json:3:47: warning: sources[0].labels: are only in records of the format \"json\": add \"format\": \"json\", or remove them",
         "c.json:4:44: warning: sources[1].key: '{file}' is not filled in, only {path} and {host} are",
+        "c.json:6:53: warning: sources[3].headers: are only in records that go to Kafka: standard output has no room for them",
         "c.json:9:5: warning: sources[6]: has the path and topic of sources[0], which is what holds: remove one",
         "c.json:11:11: warning: etcd.allowed_paths: is not set: whoever writes to etcd can have almost any file read that logship can read (set it, like [\"/var/log/**\"])",
         "c.json:11:92: warning: etcd.password_file: goes over the network in the clear to http://e:1: use https",
@@ -949,7 +950,7 @@ fn variables_stand_for_strings_and_for_other_values() {
     world.log("a.log").write(["x"]);
     let text = r#"{
   "kafka": {"brokers": ["${BROKERS}"], "producers": "${COUNT}", "linger": "${LINGER}"},
-  "sources": [{"path": "${NAME}.log", "topic": "${NAME}", "skip_empty": "${FLAG}", "key": "a$$b$c"}]
+  "sources": [{"path": "${NAME}.log", "topic": "${NAME}", "skip_empty": "${FLAG}", "headers": "${FLAG}", "key": "a$$b$c"}]
 }"#;
     write(&world, "c.json", text);
     let run = |count: &str| {
@@ -967,7 +968,9 @@ fn variables_stand_for_strings_and_for_other_values() {
         "{shown}"
     );
     assert!(
-        shown.contains("a.log -> a\n    key a$b$c, skip_empty\n    1 file"),
+        shown.contains(
+            "a.log -> a\n    key a$b$c, headers, skip_empty, lines up to 1019KiB\n    1 file"
+        ),
         "{shown}"
     );
     run("three")

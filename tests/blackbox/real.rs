@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,18 +60,25 @@ impl Topic {
             .unwrap_or_else(|problem| panic!("kcat: {problem}"))
     }
 
-    fn read(&self) -> Result<BTreeMap<i32, Vec<Vec<u8>>>, String> {
+    /// All records as kcat prints them when it is given these options.
+    fn kcat(&self, options: &[&str]) -> Result<Vec<u8>, String> {
         let out = Command::new("kcat")
             .args(["-b", &broker(), "-C", "-t", &self.name, "-o", "beginning"])
-            // %R is the value's length as four bytes: values may hold anything.
-            .args(["-e", "-q", "-X", "check.crcs=true", "-f", "%p %R%s"])
+            .args(["-e", "-q", "-X", "check.crcs=true"])
+            .args(options)
             .output()
             .expect("kcat is installed: run tests/run");
-        if !out.status.success() {
-            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        match out.status.success() {
+            true => Ok(out.stdout),
+            false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
         }
+    }
+
+    fn read(&self) -> Result<BTreeMap<i32, Vec<Vec<u8>>>, String> {
+        // %R is the value's length as four bytes: values may hold anything.
+        let printed = self.kcat(&["-f", "%p %R%s"])?;
         let mut found: BTreeMap<i32, Vec<Vec<u8>>> = BTreeMap::new();
-        let mut rest = &out.stdout[..];
+        let mut rest = &printed[..];
         while let Some(space) = rest.iter().position(|&byte| byte == b' ') {
             let partition = std::str::from_utf8(&rest[..space])
                 .unwrap()
@@ -328,6 +336,33 @@ impl Logrotate<'_> {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success() && said.is_empty(), "{said}");
     }
+}
+
+/// As somebody else's consumer shows them.
+#[test]
+#[ignore = "needs a real Kafka: run tests/run"]
+fn headers_are_what_kcat_shows() {
+    let (world, topic) = (World::new(), Topic::new());
+    let mut log = world.log("app.log");
+    log.write(["one", "", "three"]);
+    let tail = topic.tail(&world, &[&log]).once().arg("--headers");
+    tail.run().exits(0);
+
+    let shown = topic.kcat(&["-f", "%h %s\n"]).unwrap();
+
+    let host = rustix::system::uname();
+    let meta = fs::metadata(log.path()).unwrap();
+    let line = |(offset, value): (u64, &str)| {
+        format!(
+            "path={},host={},device={},inode={},generation=0,offset={offset} {value}\n",
+            log.path().display(),
+            host.nodename().to_str().unwrap(),
+            meta.dev(),
+            meta.ino(),
+        )
+    };
+    let expected: String = [(0, "one"), (4, ""), (5, "three")].map(line).concat();
+    assert_eq!(String::from_utf8(shown).unwrap(), expected);
 }
 
 /// The real logrotate, both ways, while lines keep coming.

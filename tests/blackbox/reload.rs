@@ -309,6 +309,7 @@ fn a_changed_shape_keeps_the_position() {
         json!({ "format": "json", "labels": {"v": "1"} }),
         json!({ "format": "json", "labels": {"v": "2"}, "key": "k" }),
         json!({ "format": "raw", "skip_empty": true, "line_bytes_max": 3 }),
+        json!({ "headers": true }),
     ];
     let config = |shape: &Value| {
         let mut one = source("app.log", "t");
@@ -326,10 +327,10 @@ fn a_changed_shape_keeps_the_position() {
         // The tailer hears of it at its next look.
         thread::sleep(Duration::from_millis(250));
         log.write([format!("line{n}"), String::new()]);
-        records(&broker, "t", (2 * n + 2).min(7));
+        records(&broker, "t", [2, 4, 6, 7, 9][n]);
     }
     let all = broker.records("t");
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 9);
     let labels =
         |n: usize| serde_json::from_slice::<Value>(&all[n].value).unwrap()["labels"]["v"].clone();
     assert_eq!(
@@ -340,6 +341,8 @@ fn a_changed_shape_keeps_the_position() {
         (all[4].key.as_deref(), &all[6].value[..]),
         (Some(&b"k"[..]), &b"lin"[..])
     );
+    assert!(all[..7].iter().all(|record| record.headers.is_empty()));
+    assert!(all[7..].iter().all(|record| record.headers.len() == 6));
     shipper.stop().exits(0);
 }
 

@@ -1,11 +1,16 @@
 //! To a broker that misbehaves on demand: every line once and in order, and a
 //! message that says what is wrong.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, check_sequence};
 use crate::world::{Log, Logship, Rotate, World, numbered};
@@ -125,6 +130,56 @@ fn values_are_the_bytes_of_the_lines_and_keys_what_was_asked_for() {
             .all(|r| r.key.as_deref() == Some(key.as_bytes()))
     );
     assert!(records.iter().all(|r| r.headers.is_empty()));
+}
+
+/// Two lines, a truncation, one more: what identifies a line is in every record, as
+/// bytes and as decimal numbers, in raw records and in JSON.
+#[test]
+fn headers_say_where_in_which_life_of_which_file_each_line_stands() {
+    for format in ["raw", "json"] {
+        let broker = Broker::start();
+        let world = World::new();
+        let mut log = world.log(OsStr::from_bytes(b"odd\xff\n.log"));
+        log.write(["one", "two"]);
+        let shipper = tail(&world, &[&log], &broker)
+            .args(["--headers", "--format", format])
+            .start();
+        records(&broker, 2);
+        log.truncate();
+        log.write(["x"]);
+
+        let found = records(&broker, 3);
+
+        let meta = fs::metadata(log.path()).unwrap();
+        let host = rustix::system::uname();
+        let host = host.nodename().to_bytes().to_vec();
+        let path = log.path().as_os_str().as_bytes().to_vec();
+        for (record, (generation, offset)) in found.iter().zip([(0, 0), (0, 4), (1, 0)]) {
+            let numbers = [meta.dev(), meta.ino(), generation, offset];
+            let numbers = numbers.map(|number| number.to_string().into_bytes());
+            let values = [vec![path.clone(), host.clone()], numbers.to_vec()].concat();
+            let names = ["path", "host", "device", "inode", "generation", "offset"];
+            let expected = names.iter().zip(values);
+            let expected: Vec<(String, Option<Bytes>)> = expected
+                .map(|(name, value)| ((*name).to_owned(), Some(Bytes::from(value))))
+                .collect();
+            assert_eq!(record.headers, expected, "{format}");
+        }
+        shipper.stop().exits(0);
+    }
+}
+
+/// Nothing is said in vain: standard output has no room for headers.
+#[test]
+fn headers_on_standard_output_are_a_warning() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one"]);
+    let ended = world.tail([&log]).once().arg("--headers").run();
+    ended
+        .exits(0)
+        .printed(["one"])
+        .said("[WARN] --headers is for Kafka: records on standard output have none");
 }
 
 /// The order of a file survives only in one partition.
@@ -553,22 +608,28 @@ fn a_record_too_large_for_the_topic_goes_to_the_dead_letters_and_its_neighbours_
 
 #[test]
 fn a_line_over_the_limit_is_cut_so_that_a_default_broker_takes_it() {
-    let broker = Broker::start();
-    let world = World::new();
-    let mut log = world.log("app.log");
-    let long = noise(1, 1_200_000).remove(0);
-    log.write([&long[..], "next"]);
-    tail(&world, &[&log], &broker)
-        .once()
-        .args(["--compression", "none"])
-        .run()
-        .exits(0);
+    // Headers take their part of what a broker takes, most of it for the path.
+    let deep = format!("{}app.log", format!("{}/", "d".repeat(250)).repeat(15));
+    for (path, headers) in [("app.log", None), (&deep, Some("--headers"))] {
+        let broker = Broker::start();
+        let world = World::new();
+        fs::create_dir_all(world.path(path).parent().unwrap()).unwrap();
+        let mut log = world.log(path);
+        let long = noise(1, 1_200_000).remove(0);
+        log.write([&long[..], "next"]);
+        tail(&world, &[&log], &broker)
+            .once()
+            .args(["--compression", "none"])
+            .args(headers)
+            .run()
+            .exits(0);
 
-    let records = broker.records(TOPIC);
-    assert_eq!(records.len(), 2);
-    assert!(records[0].value.len() > 1_000_000);
-    assert!(long.as_bytes().starts_with(&records[0].value));
-    assert_eq!(records[1].value, "next");
+        let records = broker.records(TOPIC);
+        assert_eq!(records.len(), 2);
+        assert!(records[0].value.len() > 1_000_000);
+        assert!(long.as_bytes().starts_with(&records[0].value));
+        assert_eq!(records[1].value, "next");
+    }
 }
 
 #[test]

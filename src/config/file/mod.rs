@@ -210,7 +210,7 @@ fn lower(
     let when_full = queue.and_then(|queue| queue.choice("when_full", sources::WHEN_FULL, report));
     let ours = sources::Defaults {
         when_full: when_full.unwrap_or_default(),
-        line_bytes_max: defaults::line_bytes_max(&sink.sink),
+        line_bytes_max: defaults::line_bytes_max(&sink.sink, false),
         to_kafka: matches!(sink.sink, Sink::Kafka(_)) || root.has("kafka"),
     };
 
@@ -752,7 +752,7 @@ mod tests {
         assert!(sources[0].remote && sources[0].origin.starts_with("/k:1:2"));
         assert_eq!(
             warnings[0].to_string(),
-            "/k:1:43: [0].colour: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, read_from, when_full, line_bytes_max, skip_empty)"
+            "/k:1:43: [0].colour: unknown key: remove it (known here: path, exclude, topic, format, key, partition, labels, headers, read_from, when_full, line_bytes_max, skip_empty)"
         );
         for (value, problem) in [
             ("", "/k:1:1: is empty: the least is [], which tails nothing"),

@@ -8,6 +8,7 @@ use crate::kafka::check_topic_name;
 use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{Exclude, Fence, Job, Pattern, ReadFrom, Source, WhenFull};
 
+use super::super::defaults;
 use super::super::object::{NO_HOME, Object, Report, is_home, no_path, shorten};
 
 /// Entries of a list, at most.
@@ -33,7 +34,7 @@ const READ_FROM: &[(&str, ReadFrom)] =
 pub struct Defaults {
     /// `queue.when_full`
     pub when_full: WhenFull,
-    /// Longest line.
+    /// Longest line, in a record without headers.
     pub line_bytes_max: usize,
     /// Lines go to a broker, which has a limit of its own.
     pub to_kafka: bool,
@@ -93,6 +94,7 @@ fn lower(entry: &Object, context: &Context, report: &mut Report) -> Option<Sourc
     let exclude = exclude(entry, context, report);
     let topic = topic(entry, report);
     let format = entry.choice("format", FORMATS, report).unwrap_or_default();
+    let headers = headers(entry, context, report);
     let shape = Shape {
         format,
         key: key(entry, report),
@@ -100,7 +102,8 @@ fn lower(entry: &Object, context: &Context, report: &mut Report) -> Option<Sourc
             .choice("partition", PARTITIONS, report)
             .unwrap_or_default(),
         labels: labels(entry, format, report),
-        line_bytes_max: line_bytes_max(entry, context, report),
+        headers,
+        line_bytes_max: line_bytes_max(entry, headers, context, report),
         skip_empty: entry.flag("skip_empty", report).unwrap_or(false),
     };
     let read_from = entry.choice("read_from", READ_FROM, report);
@@ -290,8 +293,20 @@ fn labels(entry: &Object, format: Format, report: &mut Report) -> BTreeMap<Strin
     labels
 }
 
-fn line_bytes_max(entry: &Object, context: &Context, report: &mut Report) -> usize {
-    let default = context.defaults.line_bytes_max;
+fn headers(entry: &Object, context: &Context, report: &mut Report) -> bool {
+    let headers = entry.flag("headers", report).unwrap_or(false);
+    if headers && !context.defaults.to_kafka {
+        report.warn(
+            entry.spot("headers"),
+            &entry.path_of("headers"),
+            "are only in records that go to Kafka: standard output has no room for them",
+        );
+    }
+    headers && context.defaults.to_kafka
+}
+
+fn line_bytes_max(entry: &Object, headers: bool, context: &Context, report: &mut Report) -> usize {
+    let default = context.defaults.line_bytes_max - defaults::headers_bytes(headers);
     let Some(bytes) = entry.size("line_bytes_max", LINE_BYTES, report) else {
         return default;
     };
