@@ -31,6 +31,9 @@ _logship() {
             logship,tail)
                 cmd="logship__subcmd__tail"
                 ;;
+            logship,verify)
+                cmd="logship__subcmd__verify"
+                ;;
             logship__subcmd__etcd,check)
                 cmd="logship__subcmd__etcd__subcmd__check"
                 ;;
@@ -47,7 +50,7 @@ _logship() {
 
     case "${cmd}" in
         logship)
-            opts="-h -V --help --version tail run check-config status etcd"
+            opts="-h -V --help --version tail run check-config status verify etcd"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -362,6 +365,48 @@ _logship() {
                     return 0
                     ;;
                 --log-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        logship__subcmd__verify)
+            opts="-a -i -h -V --arrived --input --once --from --skip-empty --line-bytes-max --host --allow-repeats --all --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --arrived)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -a)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --input)
+                    COMPREPLY=($(compgen -W "raw json kcat" -- "${cur}"))
+                    return 0
+                    ;;
+                -i)
+                    COMPREPLY=($(compgen -W "raw json kcat" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -W "beginning first" -- "${cur}"))
+                    return 0
+                    ;;
+                --line-bytes-max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -30,6 +30,7 @@ complete -c logship -n "__fish_logship_needs_command" -f -a "tail" -d 'Follow fi
 complete -c logship -n "__fish_logship_needs_command" -f -a "run" -d 'Ship what a config says, until stopped'
 complete -c logship -n "__fish_logship_needs_command" -f -a "check-config" -d 'Say what is wrong with a config, or what it would do'
 complete -c logship -n "__fish_logship_needs_command" -f -a "status" -d 'Show what the running logship does'
+complete -c logship -n "__fish_logship_needs_command" -f -a "verify" -d 'Prove that every line of files arrived'
 complete -c logship -n "__fish_logship_needs_command" -f -a "etcd" -d 'Read, check and write the config in etcd'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s t -l topic -d 'Ship to this topic' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -s b -l brokers -d 'Ask these brokers for the cluster [default: standard output]' -r
@@ -76,6 +77,21 @@ complete -c logship -n "__fish_logship_using_subcommand status" -l watch -d 'Sho
 complete -c logship -n "__fish_logship_using_subcommand status" -l json -d 'Print the raw document'
 complete -c logship -n "__fish_logship_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c logship -n "__fish_logship_using_subcommand status" -s V -l version -d 'Print version'
+complete -c logship -n "__fish_logship_using_subcommand verify" -s a -l arrived -d 'Read what arrived from here [default: standard input]' -r -F
+complete -c logship -n "__fish_logship_using_subcommand verify" -s i -l input -d 'Say how it was captured [default: by the first line]' -r -f -a "raw\t'Each line is a line of a file'
+json\t'Each line is an object of --format json'
+kcat\t'Each line is an object of kcat -J'"
+complete -c logship -n "__fish_logship_using_subcommand verify" -l from -d 'Where to begin in each file' -r -f -a "beginning\t'At the first byte'
+first\t'At the first line that arrived'"
+complete -c logship -n "__fish_logship_using_subcommand verify" -l line-bytes-max -d 'Expect longer lines to be cut here [default: all defaults]' -r
+complete -c logship -n "__fish_logship_using_subcommand verify" -l host -d 'Look at records of this host [default: this one]' -r
+complete -c logship -n "__fish_logship_using_subcommand verify" -l once -d 'Count the last line also without a line end'
+complete -c logship -n "__fish_logship_using_subcommand verify" -l skip-empty -d 'Do not expect empty lines'
+complete -c logship -n "__fish_logship_using_subcommand verify" -l allow-repeats -d 'Take repeated lines for all right'
+complete -c logship -n "__fish_logship_using_subcommand verify" -l all -d 'Show everything, not ten of each kind'
+complete -c logship -n "__fish_logship_using_subcommand verify" -l json -d 'Print JSON, one object a line'
+complete -c logship -n "__fish_logship_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c logship -n "__fish_logship_using_subcommand verify" -s V -l version -d 'Print version'
 complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -s V -l version -d 'Print version'
 complete -c logship -n "__fish_logship_using_subcommand etcd; and not __fish_seen_subcommand_from get put check" -f -a "get" -d 'Print the value of a key'

@@ -13,6 +13,10 @@ pub enum Exit {
     Unsettled = 3,
     /// Everything is settled, but records went to the dead letters.
     DeadLetters = 4,
+    /// `verify`: lines did not arrive.
+    Missing = 5,
+    /// `verify`: all arrived, but some more than once or out of order.
+    Irregular = 6,
 }
 
 /// The section EXIT STATUS of the manual.

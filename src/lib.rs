@@ -22,6 +22,8 @@ pub mod checkpoint;
 
 pub mod admin;
 
+pub mod verify;
+
 pub mod disk;
 pub mod exit;
 pub mod text;

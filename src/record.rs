@@ -32,7 +32,7 @@ pub enum Partitioning {
 pub struct KeyTemplate(pub String);
 
 /// How the lines of a source become records.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The form of a record's value.
     pub format: Format,

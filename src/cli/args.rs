@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{TailRequest, parse_duration};
+use crate::config::{TailRequest, parse_duration, parse_size};
 use crate::exit;
 use crate::kafka::{Address, Compression};
 use crate::record::{Format, Partitioning};
@@ -123,6 +123,35 @@ pub enum Commands {
         )
     )]
     Status(StatusArgs),
+    /// Compare files with what arrived.
+    #[command(
+        about = "Prove that every line of files arrived",
+        long_about = "Compares files with what arrived of them, and prints what is missing, repeated or out of order: \
+            file, inode, byte range, bytes and lines. It only reads.\n\n\
+            What arrived is a capture: what 'logship tail' prints without --brokers, or what a consumer \
+            prints of the topic. A record that says where it is from, because it was shipped with \
+            --headers or --format json, is compared with the bytes that stand there: that is exact, on a \
+            topic that others share too, and costs next to no memory. 'kcat -J' shows the headers. A bare \
+            line is found by what it holds: equal lines are counted then, but cannot tell the order, and \
+            it takes 20 bytes of memory a line of the files.\n\n\
+            Name rotated files too, unpacked. A file that was truncated holds its last life only: \
+            records of earlier ones are compared with the copies that are named, and counted as \
+            'earlier' where there is none. Only headers tell the lives apart: in the format json a line \
+            that stands at the same place in two of them may count as repeated. Compare when logship has caught up: what is written \
+            meanwhile is not looked at.",
+        after_long_help = format!(
+            "EXIT STATUS:\n{}\n\n\
+             EXAMPLES:\n\
+             \x20 Exactly, from a topic whose records have headers:\n\
+             \x20     kcat -b kafka1:9092 -C -t app -e -q -J | logship verify '/var/log/app.log*'\n\
+             \x20 From bare lines, after a crash that may have repeated some:\n\
+             \x20     kcat -b kafka1:9092 -C -t app -e -q -u | logship verify /var/log/app.log --allow-repeats\n\
+             \x20 From files that a consumer wrote:\n\
+             \x20     logship verify /var/log/app.log --arrived captures/",
+            indented(VERIFY_EXIT)
+        )
+    )]
+    Verify(Box<VerifyArgs>),
     /// Read, check and write the remote config.
     #[command(
         about = "Read, check and write the config in etcd",
@@ -232,6 +261,114 @@ pub struct StatusArgs {
     /// Prints the document as it came: one JSON object with everything there is to tell.
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
+}
+
+/// The section EXIT STATUS of `logship verify`.
+const VERIFY_EXIT: &str = "\
+0  every line arrived, once and in order; also when records of other files came
+1  nothing can be said: a file or a capture cannot be read, or is not what it should be
+2  usage: refused before anything was read
+5  lines are missing
+6  no line is missing, but some are repeated or out of order";
+
+/// The options of `logship verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Files or quoted patterns that should have arrived
+    ///
+    /// Files or patterns that should have arrived, as 'logship tail' takes them, also rotated ones.
+    /// They must be the files themselves: a copy has another inode, which is all right for
+    /// records without a place, and for copies that copytruncate made beside the file.
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// Read what arrived from here [default: standard input]
+    ///
+    /// What arrived: a file, or a directory, whose files are read in the order of their names;
+    /// '-' is standard input. Several are read one after the other, as if they were one.
+    #[arg(short, long, value_name = "CAPTURE")]
+    pub arrived: Vec<PathBuf>,
+
+    /// Say how it was captured [default: by the first line]
+    ///
+    /// What a capture holds: 'raw' lines; 'json' objects of --format json, one a line; 'kcat' objects
+    /// of kcat -J, one a line, with either of them as payload. By default what the first line of
+    /// each capture looks like. Other consumers that escape what is not UTF-8 lose it: then
+    /// such lines are missing here. kcat copies it.
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub input: Option<InputArg>,
+
+    /// Count the last line also without a line end
+    ///
+    /// The files were shipped with --once, where the last line counts also without a line end.
+    /// Without this it is said to be unfinished, and never missing.
+    #[arg(long)]
+    pub once: bool,
+
+    /// Where to begin in each file
+    ///
+    /// Where lines begin to count: at the 'beginning' of each file, or at the 'first' that arrived of
+    /// it, for files that were followed from their end.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = VerifyFrom::Beginning)]
+    pub from: VerifyFrom,
+
+    /// Do not expect empty lines
+    ///
+    /// The source had skip_empty, so empty lines need not arrive.
+    #[arg(long)]
+    pub skip_empty: bool,
+
+    /// Expect longer lines to be cut here [default: all defaults]
+    ///
+    /// The line_bytes_max that the source had. By default a longer line may be cut wherever
+    /// logship does by itself: at 1 MiB, or 512 bytes or 5 KiB before it. Example: 256KiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_line_bytes)]
+    pub line_bytes_max: Option<usize>,
+
+    /// Look at records of this host [default: this one]
+    ///
+    /// Records that say that they are of another host count as unknown. Records say so with
+    /// --headers and --format json.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+
+    /// Take repeated lines for all right
+    ///
+    /// Repeated lines are shown, but do not change the exit status: at least once is what is
+    /// promised after a crash.
+    #[arg(long)]
+    pub allow_repeats: bool,
+
+    /// Show everything, not ten of each kind
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print JSON, one object a line
+    ///
+    /// Prints an object a line: 'finding' is missing, repeated, misordered, unfinished, unknown,
+    /// or done for the sum at the end. Paths are UTF-8, with %XX for other bytes and for '%'.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--input`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum InputArg {
+    /// Each line is a line of a file
+    Raw,
+    /// Each line is an object of --format json
+    Json,
+    /// Each line is an object of kcat -J
+    Kcat,
+}
+
+/// `--from`, of `logship verify`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyFrom {
+    /// At the first byte
+    Beginning,
+    /// At the first line that arrived
+    First,
 }
 
 /// The options of `logship tail`.
@@ -498,6 +635,16 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         duration => Ok(duration),
     }
 }
+
+fn parse_line_bytes(text: &str) -> Result<usize, String> {
+    match parse_size(text)? {
+        bytes @ 1..=LINE_BYTES_MAX => Ok(bytes as usize),
+        _ => Err("must be from 1 to 64MiB".to_owned()),
+    }
+}
+
+/// The longest line that a source may have.
+const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Asking costs the one who is asked.
 const WATCH_MIN: Duration = Duration::from_millis(100);

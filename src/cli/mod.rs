@@ -10,6 +10,7 @@ mod logging;
 mod progress;
 mod signals;
 mod status;
+mod verify;
 
 use std::env;
 use std::ffi::OsString;
@@ -30,7 +31,8 @@ use crate::text::shown;
 use args::LoggingArgs;
 
 pub use args::{
-    CheckArgs, Cli, Commands, EtcdArgs, EtcdCommands, RunArgs, StatusArgs, TailArgs, command,
+    CheckArgs, Cli, Commands, EtcdArgs, EtcdCommands, RunArgs, StatusArgs, TailArgs, VerifyArgs,
+    command,
 };
 pub use etcd::args::{CheckValueArgs, GetArgs, PutArgs, Reach};
 
@@ -54,6 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         Commands::Run(args) => either(daemon(&args)),
         Commands::CheckConfig(args) => check::run(&args),
         Commands::Status(args) => status::run(&args),
+        Commands::Verify(args) => verify::run(&args),
         Commands::Etcd(args) => etcd::run(&args),
     }
 }

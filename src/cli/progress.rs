@@ -1,4 +1,4 @@
-//! The progress bar of `--once`, on a terminal only.
+//! The progress bar of `--once` and of `verify`, on a terminal only.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -55,6 +55,15 @@ impl Progress {
         bar.set_length(figures.known_bytes);
         bar.set_position(done);
         bar.set_message(format!("{rate:.0} lines/s {left}"));
+    }
+
+    /// Shows how many bytes are read; nothing where nobody knows of how many.
+    pub fn show_read(&self, bytes: u64, of: u64) {
+        let Some(bar) = self.bar.as_ref().filter(|_| of > 0) else {
+            return;
+        };
+        bar.set_length(of.max(bytes));
+        bar.set_position(bytes);
     }
 
     /// Takes the bar away.

@@ -26,6 +26,12 @@ pub const RECORD_OVERHEAD_BYTES: usize = 512;
 /// What headers add to a record at most: the longest path there is, the longest
 /// name of a host, and the names and numbers.
 pub const HEADERS_BYTES: usize = 4096 + 512;
+/// Where a line may have been cut that nobody said anything of, the largest first.
+pub const LINE_BYTES_MAX_EVER: [usize; 3] = [
+    LINE_BYTES_MAX,
+    LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
+    LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES - HEADERS_BYTES,
+];
 /// How often patterns are looked at.
 pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(1);
 /// How often figures are told.

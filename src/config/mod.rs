@@ -16,11 +16,12 @@ mod tail;
 mod units;
 mod variables;
 
+pub use defaults::LINE_BYTES_MAX_EVER;
 pub use file::{FileConfig, Remote, fill_in, load, read_config, read_secret, read_value};
 pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
-pub use tail::{Surroundings, TailRequest, lower_tail};
-pub use units::{parse_duration, show_duration, show_size};
+pub use tail::{Input, Surroundings, TailRequest, lower_inputs, lower_tail};
+pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 use std::fmt;
 use std::sync::Arc;

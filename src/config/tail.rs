@@ -145,13 +145,18 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
 }
 
 /// One of the PATHs.
-enum Input {
+#[derive(Debug)]
+pub enum Input {
+    /// Standard input.
     Stdin,
+    /// A file, by its absolute path.
     Path(PathBuf),
+    /// All files that match.
     Pattern(Box<Pattern>),
 }
 
-fn lower_inputs(
+/// What PATHs mean, each once. `wrong` is told of those that mean nothing.
+pub fn lower_inputs(
     paths: &[PathBuf],
     around: &Surroundings,
     wrong: &mut impl FnMut(&str, String),

@@ -18,6 +18,7 @@ mod cluster;
 mod wire;
 
 mod batch;
+mod capture;
 mod fault;
 mod oracle;
 mod tests;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 pub use kafka_protocol::messages::ApiKey;
 
 pub use batch::Record;
+pub use capture::as_kcat;
 pub use fault::{Fault, Misdeed};
 pub use oracle::check_sequence;
 

@@ -35,3 +35,4 @@ mod shipping;
 mod sleep;
 mod soak;
 mod supervision;
+mod verify;

@@ -134,6 +134,18 @@ impl World {
         }
     }
 
+    /// `logship verify PATH...` of what was captured: the second opinion on whether
+    /// every line arrived. Exit 0 says once and in order.
+    pub fn verify<P: Into<OsString>>(
+        &self,
+        paths: impl IntoIterator<Item = P>,
+        captured: impl Into<Vec<u8>>,
+    ) -> Logship {
+        let paths = paths.into_iter().map(Into::into);
+        self.logship([OsString::from("verify")].into_iter().chain(paths))
+            .stdin(captured)
+    }
+
     /// The files below the state directory whose name says that they are a
     /// checkpoint, the newest first.
     pub fn checkpoints(&self) -> Vec<PathBuf> {
