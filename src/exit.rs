@@ -1,6 +1,7 @@
 //! The exit codes, which are a promise.
 
-/// What logship exits with. Documented under EXIT STATUS in logship(1).
+/// What logship exits with. Documented under EXIT STATUS in logship(1), and for
+/// `verify` in logship-verify(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything that was read is acknowledged, or was dropped by choice.

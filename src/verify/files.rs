@@ -132,7 +132,8 @@ impl Files {
     /// Reads the lines from `from` to `to`, where lines begin.
     ///
     /// # Errors
-    /// As above; and those of `each`, which gets the line's first byte, too.
+    /// As above, and if the file ends before; and those of `each`, which gets the
+    /// line's first byte, too.
     pub fn lines(
         &mut self,
         file: usize,
@@ -145,7 +146,8 @@ impl Files {
             let read = reader(&mut self.open, file, subject)
                 .and_then(|reader| reader.read(at, &mut self.line, rules.kept_max()));
             if !read.map_err(|source| subject.failed(source))? {
-                break;
+                let problem = "it became shorter meanwhile: try again";
+                return Err(subject.failed(io::Error::other(problem)));
             }
             each(at, &self.line, rules)?;
             at += self.line.bytes();

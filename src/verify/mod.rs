@@ -32,8 +32,8 @@ pub use arrivals::Tally;
 pub use capture::Input;
 pub use lines::Rules;
 
-/// What a line in a capture may have at most, beyond what its escapes take.
-const ENVELOPE_BYTES_MAX: usize = 64 << 10;
+/// What a line of a capture may have beyond the line of a file: headers and labels.
+const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of JSON that one byte of a line may become: `\u0000`, escaped again.
 const ESCAPED_BYTES_MAX: usize = 7;
 /// Records between two reports of how far it is.

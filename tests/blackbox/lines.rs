@@ -31,7 +31,8 @@ fn many_lines_arrive_once_and_in_order() {
 
     let ended = world.tail([&log]).once().run();
 
-    ended.exits(0).printed(numbered(0..300_000));
+    let ended = ended.exits(0).printed(numbered(0..300_000));
+    world.verify([&log], ended.stdout).run().exits(0);
 }
 
 #[test]

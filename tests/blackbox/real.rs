@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::daemon::{config, source, to_broker};
-use crate::world::{Log, Logship, Loss, World, figure, numbered};
+use crate::world::{Log, Logship, Loss, World, bytes_name, figure, numbered};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -90,6 +90,12 @@ impl Topic {
             rest = tail;
         }
         Ok(found)
+    }
+
+    /// `logship verify` of what kcat shows.
+    fn verify(&self, world: &World, pattern: &str) -> Logship {
+        let captured = self.kcat(&["-J"]).unwrap();
+        world.verify([world.path(pattern)], captured)
     }
 
     fn values(&self) -> Vec<Vec<u8>> {
@@ -246,14 +252,17 @@ fn killed_half_way_and_started_again_no_line_is_missing() {
     let mut lines = Vec::new();
     for round in 0..6 {
         let more = numbered(round * 50_000..(round + 1) * 50_000);
-        let shipper = topic.tail(&world, &[&log]).start();
+        let shipper = topic.tail(&world, &[&log]).arg("--headers").start();
         log.write(&more);
         lines.extend(more);
         topic.wait_for(round * 50_000 + 1);
         shipper.kill();
     }
-    topic.tail(&world, &[&log]).once().run().exits(0);
+    let tail = topic.tail(&world, &[&log]).arg("--headers");
+    tail.once().run().exits(0);
 
+    let verify = topic.verify(&world, "app.log").arg("--allow-repeats");
+    verify.run().exits(0);
     let mut values = topic.values();
     let sent = values.len();
     values.sort();
@@ -365,6 +374,30 @@ fn headers_are_what_kcat_shows() {
     assert_eq!(String::from_utf8(shown).unwrap(), expected);
 }
 
+/// What kcat makes of bytes that JSON has no place for, as the tests with a broker of
+/// our own take it to do.
+#[test]
+#[ignore = "needs a real Kafka: run tests/run"]
+fn lines_of_any_bytes_are_proven_through_kcat() {
+    let bytes: Vec<u8> = (0..=255).filter(|byte| *byte != b'\n').collect();
+    for format in ["raw", "json"] {
+        let (world, topic) = (World::new(), Topic::new());
+        let mut log = world.log(bytes_name(b"odd\xff\"\n\\.log"));
+        log.write([&bytes[..], b"", b"\r", b"\xff", &bytes[128..]]);
+        let tail = topic.tail(&world, &[&log]).once();
+        let tail = tail.args(["--headers", "--format", format]);
+        tail.run().exits(0);
+
+        topic
+            .verify(&world, "odd*")
+            .run()
+            .exits(0)
+            .printed(["done files=1 records=5 arrived=5 missing=0 repeated=0 misordered=0"]);
+        log.write(["missing"]);
+        topic.verify(&world, "odd*").run().exits(5);
+    }
+}
+
 /// The real logrotate, both ways, while lines keep coming.
 #[test]
 #[ignore = "needs logrotate and a real Kafka: run tests/run"]
@@ -373,7 +406,7 @@ fn logrotate_create_and_copytruncate_lose_and_repeat_nothing() {
         let (world, topic) = (World::new(), Topic::new());
         let mut log = world.log("app.log");
         let logrotate = Logrotate::of(&world, &log, &format!("rotate 9\n{how}"));
-        let shipper = topic.tail(&world, &[&log]).start();
+        let shipper = topic.tail(&world, &[&log]).arg("--headers").start();
 
         for round in 0..5 {
             log.write(numbered(round * 100..round * 100 + 100));
@@ -392,6 +425,10 @@ fn logrotate_create_and_copytruncate_lose_and_repeat_nothing() {
         lines.push(b"the end".to_vec());
         assert!(values == lines, "{how}: {} records", values.len());
         assert!(!ended.stderr.contains("lost"), "{}", ended.stderr);
+        let verify = topic.verify(&world, "app.log*").run();
+        verify
+            .exits(0)
+            .printed(["done files=6 records=501 arrived=501 missing=0 repeated=0 misordered=0"]);
     }
 }
 

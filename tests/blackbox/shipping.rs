@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, check_sequence};
+use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, as_kcat, check_sequence};
 use crate::world::{Log, Logship, Rotate, World, numbered};
 
 /// Generous: it is only waited for in full when something is wrong.
@@ -664,14 +664,18 @@ fn a_kill_at_any_moment_loses_nothing() {
     broker.fault(Fault::of(Misdeed::Delay(Duration::from_millis(30))).on(ApiKey::Produce));
     for (round, part) in lines.chunks(500).enumerate() {
         log.write(part);
-        let shipper = tail(&world, &[&log], &broker).start();
+        let shipper = tail(&world, &[&log], &broker).arg("--headers").start();
         let asked = broker.requests(ApiKey::Produce);
         broker.wait_for_requests(ApiKey::Produce, asked + 1 + round % 2, DEADLINE);
         shipper.kill();
     }
     broker.clear_faults();
-    tail(&world, &[&log], &broker).once().run().exits(0);
-    check_sequence(&lines, &broker.records(TOPIC)).assert_lossless();
+    let tail = tail(&world, &[&log], &broker).arg("--headers");
+    tail.once().run().exits(0);
+    let records = broker.records(TOPIC);
+    check_sequence(&lines, &records).assert_lossless();
+    let verify = world.verify([&log], as_kcat(TOPIC, &records));
+    verify.arg("--allow-repeats").run().exits(0);
 }
 
 /// A port that accepts and is no Kafka must not look like a network problem.

@@ -362,6 +362,37 @@ fn rotated_files_are_told_by_their_inode_whatever_their_name_is_now() {
     );
 }
 
+/// A source that was given headers while it was shipped: both kinds of records are
+/// of the same lines.
+#[test]
+fn records_with_and_without_headers_are_taken_together() {
+    let (world, broker) = (World::new(), Broker::start());
+    let mut log = world.log("app.log");
+    log.write((0..10).map(|n| format!("line no {n}")));
+    let tail = world.tail([&log]).once().args(["--headers", "--no-state"]);
+    tail.args(["--brokers", &broker.addresses()]).run().exits(0);
+    let with = broker.records(TOPIC);
+    let mut without = with.clone();
+    for record in &mut without {
+        record.headers.clear();
+    }
+    let verify = |records: &[&[Record]]| {
+        let captured = as_kcat(TOPIC, &records.concat());
+        world.verify([&log], captured).run()
+    };
+
+    verify(&[&without[..4], &with[4..]]).exits(0);
+    verify(&[&without[..4], &with[5..]]).exits(5).printed([
+        range("missing", &log, 40, 50, 1),
+        "done files=1 records=9 arrived=9 missing=1 repeated=0 misordered=0 missing_bytes=10"
+            .into(),
+    ]);
+    verify(&[&without[..6], &with[4..]]).exits(6).printed([
+        range("repeated", &log, 40, 60, 2),
+        "done files=1 records=12 arrived=10 missing=0 repeated=2 misordered=0".into(),
+    ]);
+}
+
 /// Batches of a file that go to the partitions in turn are in order in each of them.
 #[test]
 fn order_is_looked_at_within_each_partition() {
