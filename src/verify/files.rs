@@ -15,7 +15,7 @@ use super::Error;
 use super::lines::{Line, Rules};
 
 /// Files that are open at once.
-const OPEN_MAX: usize = 64;
+pub const OPEN_MAX: usize = 64;
 /// Read at once.
 const BUFFER_BYTES: usize = 64 << 10;
 /// What compressed files begin with: gzip, zstd, xz, bzip2.

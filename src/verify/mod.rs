@@ -36,6 +36,9 @@ pub use lines::Rules;
 const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of JSON that one byte of a line may become: `\u0000`, escaped again.
 const ESCAPED_BYTES_MAX: usize = 7;
+/// Files by the name of one that are looked at for its earlier lives; all of them can
+/// be open at once.
+const COPIES_MAX: usize = files::OPEN_MAX - 1;
 /// Records between two reports of how far it is.
 const REPORT_EVERY: u64 = 1024;
 
@@ -211,11 +214,20 @@ pub fn verify(options: &Options, listener: &mut dyn Listener) -> Result<Sum, Err
     verification.conclude()
 }
 
+/// Where the lines of a life are.
+#[derive(Debug, Default)]
+struct Homes {
+    /// The files that it may be of, the most likely first.
+    files: Vec<usize>,
+    /// Some of its lines are not where the others are: it may be several lives.
+    is_split: bool,
+}
+
 struct Verification<'a> {
     options: &'a Options,
     files: Files,
-    /// The files that a life may be of, the most likely first.
-    homes: HashMap<Life, Vec<usize>>,
+    /// Where the lines of each life are.
+    homes: HashMap<Life, Homes>,
     /// What arrived of a file, by the life that the records were of.
     arrivals: HashMap<(usize, Life), Arrivals>,
     /// Made when a record does not say where it is from.
@@ -341,57 +353,63 @@ impl Verification<'_> {
         if homes.is_empty() {
             return Ok(Fate::Unknown);
         }
-        let fits = self.fitting(&homes, record, place)?;
-        let is_new = |&&(file, to): &&(usize, u64)| {
-            let arrivals = self.arrivals.get(&(file, life));
-            arrivals.is_none_or(|arrivals| !arrivals.coverage.touches(place.offset, to))
-        };
-        let Some(&(file, to)) = fits.iter().find(is_new).or(fits.first()) else {
+        let fit = self.fitting(&homes, life, record, place)?;
+        let homes = self.homes.get_mut(&life).expect("just looked up");
+        let Some((file, to)) = fit else {
+            homes.is_split = true;
             return Ok(Fate::Earlier);
         };
-        if place.generation.is_some() && file != homes[0] {
-            let homes = self.homes.get_mut(&life).expect("just looked up");
-            homes.retain(|&other| other != file);
-            homes.insert(0, file);
+        if let Some(rank) = homes.files.iter().position(|&home| home == file)
+            && rank > 0
+        {
+            homes.is_split = true;
+            homes.files[..=rank].rotate_right(1);
         }
-        // Where several fit, nobody knows which came when.
-        let partition = (fits.len() == 1).then_some(record.partition);
+        // Of several lives nobody knows which line came when.
+        let is_one = place.generation.is_some() || !homes.is_split;
         self.arrivals_of(file, life)
-            .arrive(place.offset, to, partition);
+            .arrive(place.offset, to, is_one.then_some(record.partition));
         Ok(Fate::Arrived)
     }
 
-    /// The files that a life may be of: the one with its numbers, copies of it, and
+    /// The files that a life may be of: the one with its numbers and copies of it,
     /// before them the one that its last line was found in.
     fn homes_of(&mut self, life: Life, place: &Place) -> Vec<usize> {
         let files = &self.files;
         let homes = self.homes.entry(life).or_insert_with(|| {
             let own = files.find(place.device, place.inode);
             let copies = files.copies_of(&place.path).into_iter();
-            let others = copies.filter(|file| Some(*file) != own);
-            own.into_iter().chain(others).collect()
+            let copies = copies.filter(|file| Some(*file) != own).take(COPIES_MAX);
+            Homes {
+                files: own.into_iter().chain(copies).collect(),
+                is_split: false,
+            }
         });
-        homes.clone()
+        homes.files.clone()
     }
 
-    /// Those of them where the record's line stands, and where it ends there. One
-    /// will do when the generation tells equal lines of two lives apart.
+    /// The file where the record's line stands, and where it ends there. Without a
+    /// generation equal lines of two lives look the same: then one that it has not
+    /// arrived in is better.
     fn fitting(
         &mut self,
         homes: &[usize],
+        life: Life,
         record: &Record,
         place: &Place,
-    ) -> Result<Vec<(usize, u64)>, Error> {
-        let mut fits = Vec::new();
+    ) -> Result<Option<(usize, u64)>, Error> {
+        let mut fit = None;
         for &file in homes {
-            if let Some(to) = self.stands_at(file, place.offset, record)? {
-                fits.push((file, to));
-                if place.generation.is_some() {
-                    break;
-                }
+            let Some(to) = self.stands_at(file, place.offset, record)? else {
+                continue;
+            };
+            let arrived = self.arrivals_of(file, life);
+            if place.generation.is_some() || !arrived.coverage.touches(place.offset, to) {
+                return Ok(Some((file, to)));
             }
+            fit = fit.or(Some((file, to)));
         }
-        Ok(fits)
+        Ok(fit)
     }
 
     /// Where the line ends that begins there and is the record's.
