@@ -305,6 +305,14 @@ impl FileLedger {
         state.seen = now_seconds();
     }
 
+    /// The file became shorter by what was never a line: it is not known any more.
+    pub fn shrink_to(&self, size: u64) {
+        let mut state = self.state();
+        state.size = size.max(state.ever_read_to());
+        drop(state);
+        self.flow.changed();
+    }
+
     /// Somebody begins to look after the file.
     pub fn attend(self: &Arc<FileLedger>) -> Attendance {
         self.state().attended = true;

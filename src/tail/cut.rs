@@ -22,6 +22,11 @@ pub struct Cursor {
     pub offset: u64,
     /// No line ends between `offset` and here.
     pub scanned: u64,
+    /// From here to `scanned` there are only NUL bytes: room that a writer has made,
+    /// and may fill from its beginning. Equal to `scanned` where there are none.
+    pub room: u64,
+    /// All that was room at the last scan: it need not be read again to know.
+    room_end: u64,
 }
 
 /// How far a call may go.
@@ -72,6 +77,42 @@ impl Cursor {
         Cursor {
             offset,
             scanned: offset,
+            room: offset,
+            room_end: offset,
+        }
+    }
+
+    /// The lines up to here were taken.
+    pub fn move_to(&mut self, offset: u64) {
+        let room_end = self.room_end;
+        *self = Cursor {
+            room_end,
+            ..Cursor::at(offset)
+        };
+    }
+
+    /// The first byte of what was room is none any more: it is read again.
+    pub fn enter_room(&mut self) {
+        self.scanned = self.room.max(self.offset);
+    }
+
+    /// The room behind `size` was given back.
+    pub fn shrink_to(&mut self, size: u64) {
+        self.scanned = self.scanned.min(size);
+        self.room_end = size;
+    }
+
+    /// No line ends in this block at `scanned`.
+    fn pass(&mut self, block: &[u8], end: u64) {
+        let to = self.scanned + block.len() as u64;
+        let nuls = block.iter().rev().take_while(|byte| **byte == 0).count();
+        if nuls < block.len() {
+            self.room = to - nuls as u64;
+        }
+        self.scanned = to;
+        if self.room < to {
+            self.scanned = to.max(self.room_end.min(end));
+            self.room_end = self.scanned;
         }
     }
 }
@@ -96,9 +137,9 @@ pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -
         Some(last) => last + 1,
         None if at_end && bounds.complete && read > 0 => read,
         None => {
+            cursor.pass(&buffer[..read], bounds.end);
             queue.recycle(buffer);
-            cursor.scanned = cursor.offset + read as u64;
-            return Ok(if at_end || read == 0 {
+            return Ok(if cursor.scanned >= bounds.end || read == 0 {
                 Cut::Nothing
             } else {
                 Cut::Partial
@@ -123,11 +164,13 @@ fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) ->
     let mut block = queue.buffer(want);
     let read = input.read_at(&mut block[..want], cursor.scanned)?;
     let found = memchr(b'\n', &block[..read]);
+    if found.is_none() {
+        cursor.pass(&block[..read], bounds.end);
+    }
     queue.recycle(block);
     if let Some(at) = found {
         return line(input, cursor, cursor.scanned + at as u64 + 1, bounds);
     }
-    cursor.scanned += read as u64;
     forget_rest(input, cursor, bounds.line_bytes_max);
     if cursor.scanned < bounds.end && read > 0 {
         return Ok(Cut::Partial);
@@ -284,17 +327,53 @@ mod tests {
             next(&input, &mut cursor, bounds(3, false), &queue).unwrap(),
             Cut::Nothing
         );
-        assert_eq!(
-            cursor,
-            Cursor {
-                offset: 0,
-                scanned: 3
-            }
-        );
+        assert_eq!((cursor.offset, cursor.scanned, cursor.room), (0, 3, 3));
         match next(&input, &mut cursor, bounds(7, false), &queue).unwrap() {
             Cut::Lines(lines) => assert_eq!(&lines.buffer[..lines.len], b"abcdef\n"),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A writer that makes room first and fills it: nobody must take the NUL bytes
+    /// for read, nor read all of them again for every line.
+    #[test]
+    fn room_that_is_filled_is_read_again_from_its_beginning() {
+        const ROOM: u64 = 4 * BLOCK_BYTES as u64;
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(ROOM).unwrap();
+        let input = input_of(file.try_clone().unwrap());
+        let (queue, _receivers) = queue(1, 1 << 20);
+        let mut cursor = Cursor::at(0);
+        let scan = |cursor: &mut Cursor| {
+            let bounds = bounds(ROOM as usize, false);
+            let mut calls = 0;
+            loop {
+                calls += 1;
+                match next(&input, cursor, bounds, &queue).unwrap() {
+                    Cut::Partial => {}
+                    Cut::Nothing => return (None, calls),
+                    Cut::Lines(lines) => {
+                        cursor.move_to(lines.to);
+                        return (Some(lines.buffer[..lines.len].to_vec()), calls);
+                    }
+                }
+            }
+        };
+        assert_eq!(scan(&mut cursor), (None, 4));
+        for n in 0..3_u64 {
+            assert_eq!((cursor.room, cursor.scanned), (n * 4, ROOM));
+            file.write_all(format!("{n:03}\n").as_bytes()).unwrap();
+            cursor.enter_room();
+            let line = format!("{n:03}\n").into_bytes();
+            assert_eq!(scan(&mut cursor), (Some(line), 1));
+            assert_eq!(scan(&mut cursor), (None, 1), "the rest is known");
+        }
+        file.write_all(b"par").unwrap();
+        cursor.enter_room();
+        assert_eq!(scan(&mut cursor), (None, 1));
+        assert_eq!((cursor.offset, cursor.room, cursor.scanned), (12, 15, ROOM));
+        cursor.shrink_to(15);
+        assert_eq!((cursor.room, cursor.scanned), (15, 15));
     }
 
     /// A file in the order it was written: some lines, and how much of them has been
@@ -386,7 +465,7 @@ mod tests {
                     let before = ends.len();
                     ends.extend(inside);
                     prop_assert_eq!(lines.lines as usize, ends.len() - before);
-                    cursor = Cursor::at(lines.to);
+                    cursor.move_to(lines.to);
                 }
             }
             prop_assert_eq!(ends, line_ends(&bytes, complete));

@@ -221,6 +221,10 @@ impl Generation {
             None => self.until.unwrap_or(self.last.size),
         };
         let complete = complete || self.until.is_some() || gap.to.is_some() || self.last.ended;
+        if self.is_room_entered()? {
+            self.cursor.enter_room();
+            self.at_end_since = None;
+        }
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
             self.at_end_since.get_or_insert_with(Instant::now);
             cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
@@ -280,7 +284,9 @@ impl Generation {
         if look == self.last && !self.unsure {
             return Ok(false);
         }
-        if look.size < self.last.size || !identity::fits(&self.input, self.window)? {
+        let shrunk = look.size < self.last.size;
+        if (shrunk && !self.gave_room_back(look.size)) || !identity::fits(&self.input, self.window)?
+        {
             return Ok(true);
         }
         let head = self.ledger.head();
@@ -290,6 +296,10 @@ impl Generation {
         if grown != head {
             self.ledger.set_head(grown);
         }
+        if shrunk {
+            self.cursor.shrink_to(look.size);
+            self.ledger.shrink_to(look.size);
+        }
         if look.size > self.last.size {
             self.at_end_since = None;
             self.ledger
@@ -298,6 +308,24 @@ impl Generation {
         self.last = look;
         self.unsure = look.may_hide_a_change();
         Ok(false)
+    }
+
+    /// True when a file shrank only by NUL bytes that were never written over: room
+    /// that its writer had made for lines and did not need.
+    fn gave_room_back(&self, size: u64) -> bool {
+        self.cursor.scanned >= self.last.size
+            && self.cursor.room <= size
+            && self.ledger.read_to() <= size
+    }
+
+    /// True when something was written where there was only room.
+    fn is_room_entered(&self) -> io::Result<bool> {
+        if self.cursor.room >= self.cursor.scanned {
+            return Ok(false);
+        }
+        let mut byte = [0];
+        let read = self.input.read_at(&mut byte, self.cursor.room)?;
+        Ok(read == 1 && byte != [0])
     }
 
     /// Offers lines to the queue, which is as good as full for a flow that is held.
@@ -336,7 +364,7 @@ impl Generation {
             Err(Refused::Full) => return Ok(Step::Full),
             Err(Refused::Closed) => return Ok(Step::Closed),
         }
-        self.cursor = Cursor::at(to);
+        self.cursor.move_to(to);
         self.window = window;
         Ok(Step::Busy)
     }

@@ -25,10 +25,10 @@ pub enum Recognition {
     Changed,
 }
 
-/// Fingerprint of the head of a file of `size` bytes, up to 1 KiB.
+/// Fingerprint of the head of a file of `size` bytes, up to 1 KiB. NUL bytes at its
+/// end do not count: they may be room that the writer has made for lines.
 pub fn head(input: &Input, size: u64) -> io::Result<Mark> {
-    let len = size.min(HEAD_BYTES_MAX);
-    mark(input, len, len)
+    Ok(grown_head(input, Mark::default(), size)?.unwrap_or_default())
 }
 
 /// The fingerprint of a head that may have grown to `size` bytes; `None` when it
@@ -43,7 +43,9 @@ pub fn grown_head(input: &Input, head: Mark, size: u64) -> io::Result<Option<Mar
     let read = input.read_at(&mut bytes, 0)?;
     let before = bytes[..read].get(..head.len as usize);
     let same = before.is_some_and(|before| head.len == 0 || head == mark_of(before, head.end));
-    Ok(same.then(|| mark_of(&bytes[..read], read as u64)))
+    let nuls = bytes[..read].iter().rev().take_while(|byte| **byte == 0);
+    let written = (read - nuls.count()).max(head.len as usize);
+    Ok(same.then(|| mark_of(&bytes[..written], written as u64)))
 }
 
 /// Fingerprint of up to 4 KiB before `position`.

@@ -688,3 +688,36 @@ fn a_hole_in_the_middle_of_a_file_is_data() {
     shipper.delivers([&line[..], b"next"]);
     shipper.stop().exits(0).printed([""; 0]);
 }
+
+/// A writer that makes room first (fallocate, or a memory map) and fills it with lines.
+#[test]
+fn lines_that_are_written_over_preallocated_nul_bytes_arrive() {
+    let world = World::new();
+    let log = world.log("app.log");
+    let writer = File::options().write(true).open(log.path()).unwrap();
+    writer.set_len(1 << 20).unwrap();
+    let shipper = run(&world, json!([source("app.log", "t")]));
+    world.status_until("its size", |report| {
+        report.files.iter().any(|file| file.size == 1 << 20)
+    });
+    sleep(A_LOOK);
+    let mut offset = 0;
+    for n in 0..30 {
+        let line = format!("line {n:03} {}", "=".repeat(100));
+        writer
+            .write_all_at(format!("{line}\n").as_bytes(), offset)
+            .unwrap();
+        offset += line.len() as u64 + 1;
+        shipper.delivers([line]);
+        sleep(CLOCK_TICK);
+    }
+    // What it did not need it gives back when it closes the file.
+    writer.set_len(offset).unwrap();
+    world.status_until("its new size", |report| {
+        report.files.iter().any(|file| file.size == offset) && report.topics["t"].lag_bytes == 0
+    });
+    writer.write_all_at(b"the end\n", offset).unwrap();
+    shipper.delivers(["the end"]);
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    assert_eq!(ended.losses(), []);
+}
