@@ -81,6 +81,8 @@ struct FileRecord {
     complete: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     found_at: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    ended: bool,
     head: MarkRecord,
     window: MarkRecord,
 }
@@ -392,6 +394,7 @@ impl From<&Entry> for FileRecord {
             seen: entry.seen,
             complete: entry.complete,
             found_at: entry.found_at.as_deref().map(to_text),
+            ended: entry.ended,
             head: entry.head.into(),
             window: entry.window.into(),
         }
@@ -427,6 +430,7 @@ impl TryFrom<FileRecord> for Entry {
             seen: record.seen,
             complete: record.complete,
             found_at: record.found_at.as_deref().map(from_text),
+            ended: record.ended,
         })
     }
 }
@@ -517,6 +521,7 @@ mod tests {
             seen: 1_700_000_000,
             complete: true,
             found_at: Some(PathBuf::from("/a.1")),
+            ended: true,
         }
     }
 
@@ -587,6 +592,7 @@ mod tests {
                 seen: numbers.4,
                 complete: numbers.5,
                 found_at: numbers.5.then(|| PathBuf::from("/a.1")),
+                ended: numbers.5,
             },
         )
     }

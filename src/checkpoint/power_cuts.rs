@@ -43,6 +43,7 @@ fn entries(positions: &Positions) -> Vec<Entry> {
         seen: 1_700_000_000,
         complete: false,
         found_at: None,
+        ended: false,
     };
     positions.iter().map(entry).collect()
 }

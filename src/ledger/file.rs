@@ -97,6 +97,9 @@ pub enum LossReason {
     Gone,
     /// The file was deleted, and deleted files took more than they may.
     HeldDeleted,
+    /// It was on its way when the file was truncated, and logship was killed before it
+    /// heard of it: it may have arrived.
+    Unconfirmed,
 }
 
 /// A stretch of a file that nobody has claimed.
@@ -535,6 +538,16 @@ impl FileLedger {
         !self.state().superseded
     }
 
+    /// What the checkpoint keeps of a life that is over, as long as something of it is
+    /// on its way.
+    pub fn ended_entry(&self) -> Option<Entry> {
+        let state = self.state();
+        (state.gone && !state.claims.is_empty()).then(|| Entry {
+            ended: true,
+            ..state.own_entry(&self.origin)
+        })
+    }
+
     /// What the checkpoint keeps, unless a newer life has taken over.
     pub fn durable_entry(&self) -> Option<Entry> {
         let mut state = self.state();
@@ -629,7 +642,16 @@ impl State {
     }
 
     fn entry(&self, origin: &Origin) -> Entry {
-        let entry = Entry {
+        let entry = self.own_entry(origin);
+        match &self.before {
+            Some(before) => entry.preceded_by(before.entry(), self.start),
+            None => entry,
+        }
+    }
+
+    /// Without what an account before this one still has to do.
+    fn own_entry(&self, origin: &Origin) -> Entry {
+        Entry {
             origin: origin.clone(),
             head: self.head,
             position: self.position,
@@ -639,10 +661,7 @@ impl State {
             seen: self.seen,
             complete: false,
             found_at: None,
-        };
-        match &self.before {
-            Some(before) => entry.preceded_by(before.entry(), self.start),
-            None => entry,
+            ended: false,
         }
     }
 
@@ -802,10 +821,11 @@ impl DropReason {
 
 impl LossReason {
     /// All of them, in the order of the figures.
-    pub const ALL: [LossReason; 3] = [
+    pub const ALL: [LossReason; 4] = [
         LossReason::Truncated,
         LossReason::Gone,
         LossReason::HeldDeleted,
+        LossReason::Unconfirmed,
     ];
 
     /// Its name in messages and metrics.
@@ -814,6 +834,7 @@ impl LossReason {
             LossReason::Truncated => "truncated",
             LossReason::Gone => "gone",
             LossReason::HeldDeleted => "held_deleted_bytes_max",
+            LossReason::Unconfirmed => "unconfirmed",
         }
     }
 }

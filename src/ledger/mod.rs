@@ -46,6 +46,9 @@ pub struct Entry {
     /// The name that a complete file was last seen under: its writer may not have
     /// noticed that it was renamed.
     pub found_at: Option<PathBuf>,
+    /// The life is over: the file was truncated. What is not settled of it was on its
+    /// way, and can never be read again.
+    pub ended: bool,
 }
 
 /// What is remembered of an account that is closed.
@@ -119,6 +122,12 @@ impl Known {
 impl Entry {
     fn key(&self) -> Key {
         self.origin.key()
+    }
+
+    /// What it has that was not settled, in bytes.
+    fn unread_bytes(&self) -> u64 {
+        let settled = self.beyond.iter().map(|(from, to)| to - from).sum::<u64>();
+        self.size.saturating_sub(self.position + settled)
     }
 
     /// This entry seen from where the account before it stands, which was read up
@@ -250,11 +259,16 @@ impl Inner {
 }
 
 impl Ledger {
-    /// A ledger that knows these files from an earlier run.
+    /// A ledger that knows these files from an earlier run. Of lives that were over
+    /// by then it says what was on its way: whether it arrived, nobody knows.
     pub fn remembering(entries: Vec<Entry>) -> Ledger {
         let ledger = Ledger::default();
         for entry in entries {
-            ledger.inner().remember(entry);
+            if entry.ended {
+                ledger.lose(&entry, LossReason::Unconfirmed);
+            } else {
+                ledger.inner().remember(entry);
+            }
         }
         ledger
     }
@@ -402,6 +416,15 @@ impl Ledger {
         self.changed();
     }
 
+    /// Where files stood of which something is left to be read, and that nobody looks
+    /// after.
+    pub fn left_unread(&self) -> Vec<Origin> {
+        let inner = self.inner();
+        let unread = |entry: &&Entry| !entry.complete && entry.unread_bytes() > 0;
+        let left = inner.remembered.values().filter(unread);
+        left.map(|entry| entry.origin.clone()).collect()
+    }
+
     /// True when a file of this topic is known whose path is `wanted`.
     pub fn knows(&self, topic: &str, wanted: &dyn Fn(&Path) -> bool) -> bool {
         let inner = self.inner();
@@ -472,7 +495,6 @@ impl Ledger {
 
     /// Counts and tells what was unread of a remembered file that is no more.
     pub fn lose(&self, entry: &Entry, reason: LossReason) {
-        let settled = entry.position + entry.beyond.iter().map(|(a, b)| b - a).sum::<u64>();
         let mut at = entry.position;
         for &(from, to) in entry.beyond.iter().chain([&(entry.size, entry.size)]) {
             if at < from {
@@ -480,7 +502,7 @@ impl Ledger {
             }
             at = at.max(to);
         }
-        let bytes = entry.size.saturating_sub(settled);
+        let bytes = entry.unread_bytes();
         let mut inner = self.inner();
         let topic = Arc::clone(&entry.origin.topic);
         let closed = inner.closed.entry(topic).or_default();
@@ -517,7 +539,9 @@ impl Ledger {
     pub fn entries(&self) -> Vec<Entry> {
         let inner = self.inner();
         let mut newest: HashMap<Key, Entry> = inner.remembered.clone();
+        let mut ended = Vec::new();
         for file in inner.open.values().flatten() {
+            ended.extend(file.ended_entry());
             let Some(mut entry) = file.durable_entry() else {
                 continue;
             };
@@ -528,7 +552,7 @@ impl Ledger {
             }
         }
         drop(inner);
-        let mut entries: Vec<Entry> = newest.into_values().collect();
+        let mut entries: Vec<Entry> = newest.into_values().chain(ended).collect();
         entries.sort_by(|a, b| {
             let order = |e: &Entry| (e.origin.device, e.origin.inode);
             (&a.origin.path, order(a)).cmp(&(&b.origin.path, order(b)))

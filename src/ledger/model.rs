@@ -58,6 +58,8 @@ struct Model {
     chunks: Vec<(u64, u64, u64)>,
     /// What the last checkpoint has: what it says, and what was settled then.
     saved: (Vec<Entry>, Vec<bool>),
+    /// What was on its way then of lives that were over, in bytes.
+    saved_ended: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -262,6 +264,7 @@ impl Model {
             generation: 0,
             chunks: Vec::new(),
             saved: (Vec::new(), Vec::new()),
+            saved_ended: 0,
             ledger,
         };
         model.begin();
@@ -335,6 +338,14 @@ impl Model {
 
     fn save(&mut self) {
         self.saved = (self.ledger.entries(), self.settled());
+        self.saved_ended = self.ended();
+    }
+
+    /// What is on its way of lives that are over, in bytes.
+    fn ended(&self) -> u64 {
+        let over = self.lives.iter().filter(|life| life.gone);
+        over.map(|life| life.count(|byte| byte == Byte::Claimed))
+            .sum()
     }
 
     fn act(&mut self, action: Action) {
@@ -391,6 +402,9 @@ impl Model {
                 self.lives.clear();
                 self.chunks.clear();
                 self.closed = Figures::default();
+                // Nobody can tell whether it arrived.
+                self.closed.known_bytes = self.saved_ended;
+                self.closed.lost_bytes[LossReason::Unconfirmed as usize] = self.saved_ended;
                 self.go_on(&settled);
             }
         }
@@ -506,6 +520,9 @@ impl Model {
     /// What would be written down now has every settled byte, and no other.
     fn check_entry(&self) {
         let entries = self.ledger.entries();
+        let (ended, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.ended);
+        let ended: u64 = ended.iter().map(Entry::unread_bytes).sum();
+        assert_eq!(ended, self.ended());
         let [entry] = &entries[..] else {
             panic!("one file, and {} entries", entries.len());
         };

@@ -15,7 +15,7 @@ use crossbeam_channel::{Sender, unbounded};
 use crate::queue::Queue;
 use crate::tail::{
     Context, Found, Job, Options, Order, PathClaim, PathKey, ReadFrom, Retained, Sleeper, Source,
-    Tailer, Target,
+    Tailer, Target, is_reachable,
 };
 use crate::text::shown;
 use crate::thread::{StopHandle, Task, spawn, stop_pair, try_spawn};
@@ -141,6 +141,27 @@ impl Tailers {
             named: false,
         };
         self.start(target, source.remote, Backoff::new());
+    }
+
+    /// Starts tailers for paths that nobody tails, and where files stood of which
+    /// something is unread: it is found under another name, or lost and told.
+    pub fn take_up_left_unread(&mut self) {
+        for origin in self.context.ledger.left_unread() {
+            let key = (origin.path.clone(), Arc::clone(&origin.topic));
+            let tailed = self.context.registry.has_path(&key);
+            let near = origin.real.as_deref().unwrap_or(&origin.path);
+            if tailed || !is_reachable(near, Some(origin.device)) {
+                continue;
+            }
+            if let Some(source) = self.wanted(&key.0, &key.1).cloned() {
+                let found = Found {
+                    path: key.0,
+                    source,
+                    first: false,
+                };
+                self.start_found(found, ReadFrom::Beginning);
+            }
+        }
     }
 
     /// Says which sources ship a path to more than one topic: once for all paths.

@@ -37,7 +37,7 @@ pub use input::{Input, Retained};
 pub use pattern::Pattern;
 pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
 pub use sleeper::Sleeper;
-pub use tailer::{End, Order, Tailer, check_path};
+pub use tailer::{End, Order, Tailer, check_path, is_reachable};
 
 /// What a full queue does to a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -23,6 +23,7 @@ mod files;
 mod handles;
 mod host;
 mod json;
+mod left;
 mod lines;
 mod peers;
 mod pressure;

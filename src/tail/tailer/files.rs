@@ -198,6 +198,9 @@ impl Tailer {
         if moving && !slept_here && !is_new {
             self.recover_unseen()?;
         }
+        if first && meta.is_err() && is_reachable(&path, None) {
+            self.recover_renamed(None)?;
+        }
         let meta = meta?;
         if !is_new {
             return Ok(());
@@ -209,7 +212,7 @@ impl Tailer {
             return Ok(());
         };
         self.renumber(&meta);
-        self.recover_renamed(&meta)?;
+        self.recover_renamed(Some(&meta))?;
         if !slept_here {
             self.recover_unseen()?; // what looks like it may be a copy else
         }
@@ -426,13 +429,11 @@ impl Tailer {
     /// Files that stood at this path when it was last looked at, in an earlier
     /// run or under a name since forgotten, and were renamed with unread lines:
     /// if they are still in the same directory, their rest comes first.
-    fn recover_renamed(&mut self, now_there: &Metadata) -> Result<(), Obstacle> {
+    fn recover_renamed(&mut self, now_there: Option<&Metadata>) -> Result<(), Obstacle> {
         let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
         let mut entries = ledger.known_at(&self.target.path, topic);
-        entries.retain(|entry| {
-            let origin = &entry.origin;
-            (origin.device, origin.inode) != (now_there.dev(), now_there.ino())
-        });
+        let now_there = now_there.map(|meta| (meta.dev(), meta.ino()));
+        entries.retain(|entry| now_there != Some((entry.origin.device, entry.origin.inode)));
         entries.sort_by_key(|entry| entry.seen);
         for entry in entries {
             self.check_generations()?;
@@ -803,6 +804,13 @@ fn check_kind(meta: &Metadata) -> Result<(), String> {
     } else {
         Err("it is a device; read it into a pipe: logship tail - < DEVICE".to_owned())
     }
+}
+
+/// True when the directory of a path is there, on the device it was on if that is
+/// known: a volume that is not mounted yet has lost nothing.
+pub fn is_reachable(path: &Path, device: Option<u64>) -> bool {
+    let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
+    directory.is_some_and(|meta| device.is_none_or(|device| device == meta.dev()))
 }
 
 /// True when this file stands at a path now.

@@ -32,7 +32,7 @@ use super::sleeper::{Sleeper, Stat};
 use super::{Context, Job, Options, Target};
 
 use files::Obstacle;
-pub use files::{check_file, check_path, stands_at};
+pub use files::{check_file, check_path, is_reachable, stands_at};
 
 /// First and longest pause while the queue is full.
 const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
