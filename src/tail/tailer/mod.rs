@@ -5,6 +5,8 @@
 //! does not cut lines and does not look for other paths.
 
 mod files;
+mod obstacle;
+mod recover;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -31,8 +33,8 @@ use super::rotated::Former;
 use super::sleeper::{Sleeper, Stat};
 use super::{Context, Job, Options, Target};
 
-use files::Obstacle;
-pub use files::{check_file, check_path, is_reachable, stands_at};
+use obstacle::Obstacle;
+pub use obstacle::{check_file, check_path, is_reachable, stands_at};
 
 /// First and longest pause while the queue is full.
 const FULL_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
