@@ -5,6 +5,7 @@
 //! tailer's.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,8 @@ pub struct Generation {
     last: Look,
     /// The last look was so soon after a change that it may hide another one.
     unsure: bool,
+    /// It was when the last lines were taken.
+    just_looked: bool,
     epoch: u32,
     /// NUL bytes at the head are what a writer without O_APPEND left of a
     /// truncated file.
@@ -83,6 +86,7 @@ impl Generation {
             job,
             last,
             unsure: last.may_hide_a_change(),
+            just_looked: false,
             skip_nuls: false,
             at_end_since: None,
             once_end: once.then_some(last.size),
@@ -201,8 +205,9 @@ impl Generation {
     /// Reads and offers the next lines. With `complete`, a last line without
     /// line end is a line.
     pub fn step(&mut self, complete: bool, queue: &Queue) -> io::Result<Step> {
-        // First of all: a truncation must not go unseen while Kafka is away.
-        if self.was_rewritten()? {
+        // First of all: a truncation must not go unseen while Kafka is away. After lines
+        // were taken a moment ago it was just looked for.
+        if !mem::take(&mut self.just_looked) && self.was_rewritten()? {
             return Ok(Step::Truncated);
         }
         if !self.catch_up_with_epoch() {
@@ -357,7 +362,10 @@ impl Generation {
             queue.try_send(chunk)
         };
         match taken {
-            Ok(()) => ticket.hand_on(),
+            Ok(()) => {
+                ticket.hand_on();
+                self.just_looked = true;
+            }
             Err(Refused::Full) if self.job.when_full == WhenFull::Drop => {
                 ticket.give_up(count, DropReason::QueueFull);
             }
