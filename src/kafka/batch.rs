@@ -65,8 +65,8 @@ impl BatchBuilder {
     }
 
     /// [`push`](Self::push) for a record with headers.
-    // Always inlined, so that a record without them costs what it did.
-    #[inline(always)]
+    // One function for records with and without: a second copy of it would be too much for the
+    // compiler to inline what is in it.
     pub fn push_with_headers(
         &mut self,
         timestamp_ms: i64,
@@ -334,20 +334,23 @@ impl Record<'_> {
             append_head(batch, |head| head.varint(zigzag_len(self.value.len())));
         }
         batch.extend_from_slice(self.value);
-        batch.extend_from_slice(self.headers);
+        match self.headers {
+            [none] => batch.push(*none), // their number; no call of memcpy for one byte
+            headers => batch.extend_from_slice(headers),
+        }
     }
 }
 
 /// Where the numbers of a record are written: in the batch itself, since loading bytes that were
 /// stored one by one a moment ago, to copy them, stalls for longer than writing them takes.
-pub(super) struct Head<'a> {
+struct Head<'a> {
     bytes: &'a mut [u8; HEAD_BYTES],
     len: usize,
 }
 
 /// Appends what `write` writes.
 #[inline]
-pub(super) fn append_head(batch: &mut Vec<u8>, write: impl FnOnce(&mut Head<'_>)) {
+fn append_head(batch: &mut Vec<u8>, write: impl FnOnce(&mut Head<'_>)) {
     let start = batch.len();
     batch.extend_from_slice(&[0; HEAD_BYTES]);
     let bytes = batch
@@ -368,7 +371,7 @@ impl Head<'_> {
 
     /// Seven bits a byte, the lowest first; the eighth bit says that another byte follows.
     #[inline]
-    pub(super) fn varint(&mut self, mut zigzag: u64) {
+    fn varint(&mut self, mut zigzag: u64) {
         while zigzag > 0x7f {
             self.byte(zigzag as u8 | 0x80);
             zigzag >>= 7;

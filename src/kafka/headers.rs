@@ -2,7 +2,7 @@
 //!
 //! What most records share is encoded once. What the names mean is not known here.
 
-use super::batch::{append_head, zigzag_len};
+use super::batch::zigzag_len;
 
 /// Headers of records that differ in the last one only.
 #[derive(Debug, Clone)]
@@ -21,9 +21,7 @@ impl Headers {
     /// These headers, and one named `last` whose value comes with each record.
     pub fn new(fixed: &[(&str, &[u8])], last: &str) -> Headers {
         let mut encoded = Vec::new();
-        append_head(&mut encoded, |head| {
-            head.varint(zigzag_len(fixed.len() + 1))
-        });
+        append_len(&mut encoded, fixed.len() + 1);
         for (name, value) in fixed {
             append(&mut encoded, name.as_bytes());
             append(&mut encoded, value);
@@ -60,6 +58,15 @@ impl<'a> EncodedHeaders<'a> {
 /// Appends a name or a value: its length as a varint, then its bytes.
 /// <https://kafka.apache.org/documentation/#recordheader>
 fn append(encoded: &mut Vec<u8>, bytes: &[u8]) {
-    append_head(encoded, |head| head.varint(zigzag_len(bytes.len())));
+    append_len(encoded, bytes.len());
     encoded.extend_from_slice(bytes);
+}
+
+fn append_len(encoded: &mut Vec<u8>, len: usize) {
+    let mut rest = zigzag_len(len);
+    while rest > 0x7f {
+        encoded.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    encoded.push(rest as u8);
 }

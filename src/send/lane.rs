@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use memchr::memchr;
 
-use crate::kafka::BatchBuilder;
+use crate::kafka::{BatchBuilder, EncodedHeaders};
 use crate::ledger::{Claim, Flow};
 use crate::queue::Chunk;
 use crate::record::{Format, Shape};
@@ -267,18 +267,13 @@ impl Encoder {
                 self.first_value.clear();
                 self.first_value.extend_from_slice(value);
             }
-            let pushed = match &mut headers {
-                None => {
-                    has_room(builder, value.len(), bytes_max)
-                        && builder.push(chunk.read_at_ms, key, value)
-                }
-                Some(headers) => {
-                    let headers = headers.at(line.offset);
-                    has_room(builder, value.len() + headers.bytes(), bytes_max)
-                        && builder.push_with_headers(chunk.read_at_ms, key, value, headers)
-                }
+            let headers = match &mut headers {
+                None => EncodedHeaders::NONE,
+                Some(headers) => headers.at(line.offset),
             };
-            if !pushed {
+            let bytes = builder.bytes() + value.len() + headers.bytes();
+            let full = !builder.is_empty() && bytes > bytes_max;
+            if full || !builder.push_with_headers(chunk.read_at_ms, key, value, headers) {
                 break;
             }
             if line.cut {
@@ -312,11 +307,6 @@ impl Encoder {
             self.key = Some((Arc::clone(flow), Arc::clone(shape), key));
         }
     }
-}
-
-/// The first record is always taken.
-fn has_room(builder: &BatchBuilder, bytes: usize, bytes_max: usize) -> bool {
-    builder.is_empty() || builder.bytes() + bytes <= bytes_max
 }
 
 /// The line at index `at`, without its end: `\n`, and one `\r` before it.
