@@ -35,7 +35,8 @@ const DAMAGED: &str = ".damaged";
 const VERSION: u32 = 1;
 /// How often a changed ledger is written.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// The first one comes sooner.
+/// The first one comes sooner, and the pause doubles from there: whoever is killed
+/// again and again repeats half of each life, not all of it for ever.
 const FIRST_SAVE_AFTER: Duration = Duration::from_millis(50);
 /// Files that nobody has seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -272,7 +273,7 @@ pub fn run(dir: &StateDir, host: &str, ledger: &Ledger, progress: &Progress, sto
         stop.sleep(pause);
         fault_point("checkpoint");
         saver.save();
-        pause = SAVE_EVERY;
+        pause = SAVE_EVERY.min(pause * 2);
     }
     saver.save();
 }

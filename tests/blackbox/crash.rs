@@ -697,3 +697,45 @@ fn thirty_kills_lose_nothing_and_repeat_only_what_came_after_the_last_checkpoint
     );
     assert!(bound > 0, "no kill came before its checkpoint");
 }
+
+/// A life that was shorter than the interval between two checkpoints left nothing
+/// behind: killed once a second, logship sent the same lines for ever.
+#[test]
+fn a_logship_that_is_killed_before_a_second_is_over_gets_on_all_the_same() {
+    const LIVES_MAX: usize = 30;
+    const BATCH_BYTES: usize = 4 << 10;
+    let life = Duration::from_millis(700);
+    let (broker, world) = (Broker::start(), World::new());
+    broker.fault(Fault::of(Misdeed::Delay(Duration::from_millis(50))).on(ApiKey::Produce));
+    let mut log = world.log("app.log");
+    let lines = numbered(0..8_000);
+    let line_bytes = lines[0].len() + 1;
+    log.write(&lines);
+    let mut config = to_broker(&broker, json!([source("app.log", "t")]));
+    config["kafka"]["batch_bytes"] = json!(BATCH_BYTES);
+    // A broker that has not read them yet takes them after the kill.
+    let in_flight = 5 * BATCH_BYTES / line_bytes;
+    let mut arrivals = Arrivals::default();
+    let (mut lives, mut known, mut bound) = (0, 0, 0);
+    while known < lines.len() {
+        lives += 1;
+        assert!(
+            lives <= LIVES_MAX,
+            "{known} written down after {LIVES_MAX} lives"
+        );
+        let shipper = world.run(&config).start();
+        sleep(life);
+        shipper.kill();
+        arrivals.look(&broker, known);
+        known = written_down(&world, line_bytes);
+        assert!(known <= arrivals.lines);
+        bound += arrivals.lines - known + in_flight;
+    }
+    assert!(lives > 2, "all was written down in {lives} lives");
+    check_sequence(lines, &broker.records("t")).assert_lossless();
+    let repeated = arrivals.repeated;
+    assert!(
+        repeated <= bound,
+        "{repeated} lines came again, at most {bound} may"
+    );
+}
