@@ -93,6 +93,11 @@ impl Page {
             "Lines cut at line_bytes_max.",
             |topic| topic.truncated_lines,
         );
+        sums(
+            "logship_dead_letter_bytes_total",
+            "Bytes of lines that no broker takes.",
+            |topic| topic.dead_letter_bytes,
+        );
         let mut reasons = |name, help, values: fn(&TopicReport) -> &BTreeMap<String, u64>| {
             self.by_reason(name, help, topics, values);
         };
@@ -100,6 +105,11 @@ impl Page {
             "logship_dropped_lines_total",
             "Lines given up by choice.",
             |topic| &topic.dropped_lines,
+        );
+        reasons(
+            "logship_dropped_bytes_total",
+            "Bytes given up by choice.",
+            |topic| &topic.dropped_bytes,
         );
         reasons(
             "logship_lost_bytes_total",
@@ -111,11 +121,17 @@ impl Page {
             "Lines that went to the dead-letter file.",
             |topic| &topic.dead_letter_lines,
         );
-        self.by_topic(
-            Gauge,
+        let mut now = |name, help, value: fn(&TopicReport) -> u64| {
+            self.by_topic(Gauge, name, help, topics, value);
+        };
+        now(
+            "logship_known_bytes",
+            "Bytes of files, acknowledged, waiting, dropped, dead letters and lost.",
+            |topic| topic.known_bytes,
+        );
+        now(
             "logship_lag_bytes",
             "Bytes of files that are not acknowledged, dropped or lost.",
-            topics,
             |topic| topic.lag_bytes,
         );
     }
@@ -333,15 +349,18 @@ mod tests {
     use super::*;
 
     /// The names are a contract with every dashboard and alert there is.
-    const FAMILIES: [(&str, &str); 22] = [
+    const FAMILIES: [(&str, &str); 25] = [
         ("logship_read_lines_total", "counter"),
         ("logship_read_bytes_total", "counter"),
         ("logship_acked_lines_total", "counter"),
         ("logship_acked_bytes_total", "counter"),
         ("logship_truncated_lines_total", "counter"),
+        ("logship_dead_letter_bytes_total", "counter"),
         ("logship_dropped_lines_total", "counter"),
+        ("logship_dropped_bytes_total", "counter"),
         ("logship_lost_bytes_total", "counter"),
         ("logship_dead_letter_lines_total", "counter"),
+        ("logship_known_bytes", "gauge"),
         ("logship_lag_bytes", "gauge"),
         ("logship_files", "gauge"),
         ("logship_kafka_up", "gauge"),

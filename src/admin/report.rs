@@ -154,7 +154,7 @@ pub struct QueueReport {
 }
 
 /// The figures of a topic. `known_bytes` is acknowledged + waiting + dropped +
-/// lost at every moment; dead letters count as dropped.
+/// dead letters + lost at every moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TopicReport {
@@ -168,14 +168,16 @@ pub struct TopicReport {
     pub acked_bytes: u64,
     /// Lines given up by choice, by reason.
     pub dropped_lines: BTreeMap<String, u64>,
-    /// Bytes of them.
-    pub dropped_bytes: u64,
+    /// Bytes given up by choice, by reason: a run of NUL bytes has no lines.
+    pub dropped_bytes: BTreeMap<String, u64>,
     /// Bytes that could not be read any more, by reason.
     pub lost_bytes: BTreeMap<String, u64>,
     /// Lines cut at the longest that is shipped.
     pub truncated_lines: u64,
     /// Lines in the dead-letter file, by reason.
     pub dead_letter_lines: BTreeMap<String, u64>,
+    /// Bytes of lines that no broker takes, in the dead-letter file if there is one.
+    pub dead_letter_bytes: u64,
     /// Bytes known to exist.
     pub known_bytes: u64,
     /// Bytes that wait: known and not settled.
@@ -199,7 +201,8 @@ pub struct SourceReport {
     pub files: usize,
 }
 
-/// A file that is tailed.
+/// A file that is tailed. Its `known_bytes` are acknowledged + waiting + dropped +
+/// dead letters; with a loss a life is over, and what was lost is told by topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FileReport {
@@ -219,8 +222,16 @@ pub struct FileReport {
     pub position: u64,
     /// The last size seen.
     pub size: u64,
+    /// Bytes known to exist: from where reading began to the last size seen.
+    pub known_bytes: u64,
+    /// Bytes acknowledged in this process's life.
+    pub acked_bytes: u64,
     /// What waits in it.
     pub lag_bytes: u64,
+    /// Bytes given up by choice.
+    pub dropped_bytes: u64,
+    /// Bytes of lines that no broker takes.
+    pub dead_letter_bytes: u64,
     /// Lines read in this process's life.
     pub read_lines: u64,
     /// Lines acknowledged in this process's life.

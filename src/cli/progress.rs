@@ -40,7 +40,7 @@ impl Progress {
     /// Shows how far it is.
     pub fn show(&self, figures: &Figures) {
         let Some(bar) = &self.bar else { return };
-        let done = figures.known_bytes - figures.waiting_bytes();
+        let done = figures.known_bytes - figures.waiting_bytes;
         let elapsed = self.started.elapsed();
         let seconds = elapsed.as_secs_f64().max(0.001);
         let rate = figures.acked_lines as f64 / seconds;

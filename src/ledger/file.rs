@@ -70,7 +70,9 @@ pub struct Figures {
     pub dead_lines: u64,
     /// Could not be read any more, by [`LossReason`].
     pub lost_bytes: [u64; LossReason::ALL.len()],
-    /// Read, and neither acknowledged nor given up yet.
+    /// Not settled: neither acknowledged nor dropped, dead or lost.
+    pub waiting_bytes: u64,
+    /// Of those, what was read.
     pub under_way_bytes: u64,
     /// Records cut at `line_bytes_max`.
     pub cut_lines: u64,
@@ -518,6 +520,7 @@ impl FileLedger {
         state.check();
         Figures {
             known_bytes: state.known_bytes(),
+            waiting_bytes: state.waiting_bytes(),
             under_way_bytes: state.under_way_bytes(),
             ..state.figures
         }
@@ -618,6 +621,11 @@ impl State {
 
     fn known_bytes(&self) -> u64 {
         self.size.max(self.start) - self.start
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        let settled = self.position + self.beyond.bytes();
+        self.size.max(self.start).saturating_sub(settled)
     }
 
     fn under_way_bytes(&self) -> u64 {
@@ -840,13 +848,18 @@ impl LossReason {
 }
 
 impl Figures {
-    /// Bytes that are neither acknowledged nor dropped, dead or lost.
-    pub fn waiting_bytes(&self) -> u64 {
-        self.known_bytes.saturating_sub(self.settled_bytes())
+    /// What waits is where positions and sizes are, and what is settled was counted as
+    /// it happened: neither is made of the other, and together they are all.
+    pub(super) fn check(&self) {
+        debug_assert_eq!(
+            self.known_bytes,
+            self.settled_bytes() + self.waiting_bytes,
+            "{self:?}"
+        );
     }
 
     /// Bytes that will not be read again, whatever became of them.
-    pub fn settled_bytes(&self) -> u64 {
+    fn settled_bytes(&self) -> u64 {
         let dropped: u64 = self.dropped_bytes.iter().sum();
         let lost: u64 = self.lost_bytes.iter().sum();
         self.acked_bytes + dropped + self.dead_bytes + lost
@@ -868,6 +881,7 @@ impl std::ops::Add for Figures {
             dead_bytes: self.dead_bytes + other.dead_bytes,
             dead_lines: self.dead_lines + other.dead_lines,
             lost_bytes: sums(self.lost_bytes, other.lost_bytes),
+            waiting_bytes: self.waiting_bytes + other.waiting_bytes,
             under_way_bytes: self.under_way_bytes + other.under_way_bytes,
             cut_lines: self.cut_lines + other.cut_lines,
         }

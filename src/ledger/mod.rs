@@ -13,6 +13,7 @@ mod ranges;
 mod model;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Add;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -241,9 +242,9 @@ impl Inner {
         self.unindex(&entry.origin.path, &key);
         let figures = file.figures();
         // What was not read waits in the file, and is known again when it is.
-        let known_bytes = figures.settled_bytes();
         *self.closed.entry(key.2).or_default() += Figures {
-            known_bytes,
+            known_bytes: figures.known_bytes - figures.waiting_bytes,
+            waiting_bytes: 0,
             ..figures
         };
         entry.seen = now_seconds(); // it was in our hands
@@ -515,8 +516,9 @@ impl Ledger {
         let inner = self.inner();
         let open = inner.open.values().flatten().map(|file| file.figures());
         let closed = inner.closed.values().copied();
-        open.chain(closed)
-            .fold(Figures::default(), |sum, figures| sum + figures)
+        let sum = open.chain(closed).fold(Figures::default(), Figures::add);
+        sum.check();
+        sum
     }
 
     /// The same, by topic.
@@ -526,6 +528,7 @@ impl Ledger {
         for file in inner.open.values().flatten() {
             *sums.entry(Arc::clone(&file.origin().topic)).or_default() += file.figures();
         }
+        sums.values().for_each(Figures::check);
         sums
     }
 

@@ -211,6 +211,7 @@ impl Life {
         assert_eq!(self.sums.lost_bytes.iter().sum::<u64>(), is(Byte::Lost));
         Figures {
             known_bytes: self.count(|byte| !matches!(byte, Byte::Elsewhere | Byte::Before)),
+            waiting_bytes: self.count(|byte| !byte.is_settled()),
             under_way_bytes: under_way as u64,
             ..self.sums
         }
@@ -242,7 +243,7 @@ impl Life {
         let settled = figures.acked_bytes + dropped + figures.dead_bytes + lost;
         let waiting = self.count(|byte| !byte.is_settled());
         assert_eq!(figures.known_bytes, settled + waiting, "{figures:?}");
-        assert_eq!(figures.waiting_bytes(), waiting);
+        assert_eq!(figures.waiting_bytes, waiting);
         for from in (0..=self.bytes.len() as u64).step_by(LINE as usize) {
             assert_eq!(account.gap(from), self.gap(from), "from {from}");
         }
@@ -498,9 +499,9 @@ impl Model {
         let figures = life.figures();
         self.ledger.close(&life.account, keep);
         // What waits is known again by whoever goes on.
-        let known_bytes = figures.settled_bytes();
         self.closed += Figures {
-            known_bytes,
+            known_bytes: figures.known_bytes - figures.waiting_bytes,
+            waiting_bytes: 0,
             ..figures
         };
     }

@@ -244,8 +244,11 @@ fn config_report(standing: &Standing) -> ConfigReport {
 
 fn topic_report(figures: &Figures) -> TopicReport {
     let named = |reason: &str, count: u64| (reason.to_owned(), count);
-    let dropped =
-        DropReason::ALL.map(|reason| named(reason.name(), figures.dropped_lines[reason as usize]));
+    let dropped = |counts: &[u64]| {
+        DropReason::ALL
+            .map(|reason| named(reason.name(), counts[reason as usize]))
+            .into()
+    };
     let lost =
         LossReason::ALL.map(|reason| named(reason.name(), figures.lost_bytes[reason as usize]));
     TopicReport {
@@ -253,13 +256,14 @@ fn topic_report(figures: &Figures) -> TopicReport {
         read_bytes: figures.read_bytes,
         acked_lines: figures.acked_lines,
         acked_bytes: figures.acked_bytes,
-        dropped_lines: dropped.into(),
-        dropped_bytes: figures.dropped_bytes.iter().sum(),
+        dropped_lines: dropped(&figures.dropped_lines),
+        dropped_bytes: dropped(&figures.dropped_bytes),
         lost_bytes: lost.into(),
         truncated_lines: figures.cut_lines,
         dead_letter_lines: BTreeMap::new(),
+        dead_letter_bytes: figures.dead_bytes,
         known_bytes: figures.known_bytes,
-        lag_bytes: figures.waiting_bytes(),
+        lag_bytes: figures.waiting_bytes,
     }
 }
 
@@ -279,7 +283,11 @@ fn file_report(account: &FileLedger, tailed: Option<&Tailed>) -> FileReport {
         generation: origin.generation,
         position: account.position(),
         size: account.size(),
-        lag_bytes: figures.waiting_bytes(),
+        known_bytes: figures.known_bytes,
+        acked_bytes: figures.acked_bytes,
+        lag_bytes: figures.waiting_bytes,
+        dropped_bytes: figures.dropped_bytes.iter().sum(),
+        dead_letter_bytes: figures.dead_bytes,
         read_lines: figures.read_lines,
         acked_lines: figures.acked_lines,
         last_error: tailed.and_then(Tailed::trouble),

@@ -771,7 +771,7 @@ impl Supervisor {
             watch(&figures);
         }
         log::info!("{}", Summary::new("done", figures, started.elapsed()));
-        let waits = figures.under_way_bytes > 0 || (plan.tail.once && figures.waiting_bytes() > 0);
+        let waits = figures.under_way_bytes > 0 || (plan.tail.once && figures.waiting_bytes > 0);
         match cause {
             Cause::ReaderGone => Exit::Settled,
             Cause::Failed if !waits => Exit::CouldNotRun,
@@ -799,7 +799,7 @@ fn tell_unsettled(figures: &Figures, plan: &Plan) {
     };
     log::warn!(
         "{} bytes are not acknowledged yet: {next}",
-        figures.waiting_bytes()
+        figures.waiting_bytes
     );
 }
 

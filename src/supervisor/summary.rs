@@ -34,7 +34,7 @@ impl fmt::Display for Summary {
             figures.read_lines,
             figures.acked_lines,
             figures.dropped_lines.iter().sum::<u64>(),
-            figures.waiting_bytes(),
+            figures.waiting_bytes,
             figures.known_bytes,
             figures.read_bytes,
             figures.acked_bytes,
@@ -42,6 +42,7 @@ impl fmt::Display for Summary {
         // What should not happen is told only when it did.
         for (name, figure) in [
             ("dropped_bytes", figures.dropped_bytes.iter().sum()),
+            ("dead_letter_bytes", figures.dead_bytes),
             ("lost_bytes", figures.lost_bytes.iter().sum()),
             ("dead_letters", figures.dead_lines),
             ("cut", figures.cut_lines),

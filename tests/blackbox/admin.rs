@@ -157,11 +157,12 @@ fn full() -> Report {
         acked_lines: 1_000,
         acked_bytes: 100_000,
         dropped_lines: counts(&[("queue_full", 7), ("odd \"reason\\\n", 1)]),
-        dropped_bytes: 700,
+        dropped_bytes: counts(&[("queue_full", 700)]),
         lost_bytes: counts(&[("truncated", 4_812)]),
         truncated_lines: 2,
         dead_letter_lines: counts(&[("MESSAGE_TOO_LARGE", 3)]),
-        known_bytes: 125_512,
+        dead_letter_bytes: 300,
+        known_bytes: 125_812,
         lag_bytes: 20_000,
     };
     Report {

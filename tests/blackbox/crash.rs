@@ -280,7 +280,8 @@ fn a_checkpoint_with_many_settled_ranges_after_a_gap_is_a_good_one() {
     for n in 0..30 {
         log.write([&large]);
         world.status_until("the line to be read", |report| {
-            report.topics["t"].read_lines > n + 1 || report.topics["t"].dropped_bytes > 0
+            report.topics["t"].read_lines > n + 1
+                || report.topics["t"].dropped_lines["queue_full"] > 0
         });
     }
     shipper.waits_for("ranges after the position", |_| {

@@ -11,6 +11,7 @@ mod etcd;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod world;
 
+mod accounts;
 mod admin;
 mod cli;
 mod config;

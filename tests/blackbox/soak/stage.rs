@@ -779,10 +779,16 @@ impl Stage {
         else {
             return self.wrong("there is no summary".into());
         };
-        let sum: u64 = ["acked_bytes", "lag", "dropped_bytes", "lost_bytes"]
-            .iter()
-            .filter_map(|key| figure(line, key))
-            .sum();
+        let sum: u64 = [
+            "acked_bytes",
+            "lag",
+            "dropped_bytes",
+            "dead_letter_bytes",
+            "lost_bytes",
+        ]
+        .iter()
+        .filter_map(|key| figure(line, key))
+        .sum();
         if figure(line, "known_bytes") != Some(sum) {
             self.wrong(format!("the summary does not add up to {sum}: {line}"));
         }
@@ -976,8 +982,9 @@ impl Stage {
     fn check_report(&mut self, report: &Report) {
         for (name, topic) in &report.topics {
             let lost: u64 = topic.lost_bytes.values().sum();
-            let sum = topic.acked_bytes + topic.lag_bytes + topic.dropped_bytes + lost;
-            if sum != topic.known_bytes || topic.dropped_bytes > 0 {
+            let dropped: u64 = topic.dropped_bytes.values().sum();
+            let sum = topic.acked_bytes + topic.lag_bytes + dropped + lost;
+            if sum != topic.known_bytes || dropped > 0 {
                 self.wrong(format!("topic {name} does not add up: {topic:?}"));
             }
             if !topic.dead_letter_lines.is_empty() {
