@@ -43,10 +43,27 @@ pub fn from_text(text: &str) -> PathBuf {
 
 /// A path for people: what could disturb a terminal or break a line is escaped.
 pub fn shown(path: impl AsRef<OsStr>) -> String {
+    escaped(path.as_ref(), char::is_control)
+}
+
+/// A path, or another name, as the value in `key=value`: in quotes if it could be
+/// misread, with `"` and `\` escaped in them.
+pub fn as_value(name: impl AsRef<OsStr>) -> String {
+    let plain = shown(&name);
+    let misleads = |c: char| c.is_whitespace() || matches!(c, '=' | '"' | '\'' | '\\');
+    if plain.is_empty() || plain.contains(misleads) {
+        let delimits = |c: char| c.is_control() || matches!(c, '"' | '\\');
+        return format!("\"{}\"", escaped(name.as_ref(), delimits));
+    }
+    plain
+}
+
+/// Text in which some characters, and whatever is not UTF-8, are escaped.
+fn escaped(bytes: &OsStr, needs_it: impl Fn(char) -> bool) -> String {
     let mut text = String::new();
-    for chunk in path.as_ref().as_bytes().utf8_chunks() {
+    for chunk in bytes.as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() {
+            if needs_it(c) {
                 text.extend(c.escape_default());
             } else {
                 text.push(c);
@@ -80,5 +97,25 @@ mod tests {
     fn control_characters_and_broken_utf8_are_shown_escaped() {
         let path = OsStr::from_bytes(b"a\n\x1b[31m\xff");
         assert_eq!(shown(path), "a\\n\\u{1b}[31m\\xff");
+    }
+
+    #[test]
+    fn a_value_that_could_be_misread_is_quoted_and_others_are_not() {
+        for (name, value) in [
+            (&b"/var/log/a-1.log"[..], "/var/log/a-1.log"),
+            ("/ä/日本".as_bytes(), "/ä/日本"),
+            (b"x from=2 to=3", r#""x from=2 to=3""#),
+            (b"", r#""""#),
+            (b"a=1", r#""a=1""#),
+            (b"it's", r#""it's""#),
+            ("a\u{a0}b".as_bytes(), "\"a\u{a0}b\""),
+            (br#"a"\b"#, r#""a\"\\b""#),
+            // An escape, and a name that looks like one.
+            (b"a\nb", r#""a\nb""#),
+            (br"a\nb", r#""a\\nb""#),
+            (b"a\xff", r#""a\xff""#),
+        ] {
+            assert_eq!(as_value(OsStr::from_bytes(name)), value);
+        }
     }
 }

@@ -21,7 +21,7 @@ use twox_hash::XxHash3_64;
 
 use crate::disk::{self, Disk, RealDisk};
 use crate::ledger::{Entry, Ledger, Mark, Origin};
-use crate::text::{from_text, shown, to_text};
+use crate::text::{as_value, from_text, to_text};
 use crate::thread::{Stop, fault_point};
 
 pub use state_dir::{Hold, StateDir, StateError};
@@ -154,7 +154,7 @@ impl<D: Disk> Checkpoint<D> {
                     if memory.damaged {
                         log::warn!(
                             "using the previous checkpoint: lines acknowledged after it are sent again path={}",
-                            shown(&path)
+                            as_value(&path)
                         );
                     }
                     self.tell_of_host(contents.host.as_deref(), &path);
@@ -169,7 +169,10 @@ impl<D: Disk> Checkpoint<D> {
                 }
                 Err(error) => {
                     (memory.continued, memory.damaged) = (true, true);
-                    log::error!("unusable checkpoint path={} problem={error}", shown(&path));
+                    log::error!(
+                        "unusable checkpoint path={} problem={error}",
+                        as_value(&path)
+                    );
                     self.set_aside(&path);
                 }
             }
@@ -177,7 +180,7 @@ impl<D: Disk> Checkpoint<D> {
         if memory.damaged {
             log::error!(
                 "no usable checkpoint: files are read from their beginning, lines are sent again state_dir={}",
-                shown(&self.dir)
+                as_value(&self.dir)
             );
         }
         memory
@@ -190,7 +193,7 @@ impl<D: Disk> Checkpoint<D> {
     /// Keeps a damaged file for whoever wants to look, out of the way.
     fn set_aside(&self, path: &Path) {
         if let Err(error) = self.disk.rename(path, &aside(path)) {
-            log::warn!("cannot set aside path={} error={error}", shown(path));
+            log::warn!("cannot set aside path={} error={error}", as_value(path));
         }
     }
 
@@ -200,9 +203,9 @@ impl<D: Disk> Checkpoint<D> {
         if let Some(other) = host.filter(|host| *host != self.host) {
             log::info!(
                 "the checkpoint was written on another host: a file goes on at its position where device, inode and content are the same, others are read from their beginning path={} host={} this_host={}",
-                shown(path),
-                shown(other),
-                shown(&self.host)
+                as_value(path),
+                as_value(other),
+                as_value(&self.host)
             );
         }
     }
@@ -297,7 +300,7 @@ impl Saver<'_> {
             );
         }
         let failure = self.write_what_changed().err();
-        let dir = shown(self.dir.path());
+        let dir = as_value(self.dir.path());
         match (&failure, self.progress.failure()) {
             (None, Some(_)) => log::info!("checkpoints are written again dir={dir}"),
             (Some(error), before) if before.as_ref() != Some(error) => log::error!(
@@ -314,7 +317,7 @@ impl Saver<'_> {
             Ok(Hold::Anew) => {
                 log::warn!(
                     "the state directory was taken away while logship runs: it is made again dir={}",
-                    shown(self.dir.path())
+                    as_value(self.dir.path())
                 );
                 self.saved = None;
             }

@@ -26,7 +26,7 @@ use crate::config::{self, FileConfig, Follower, Mistake, Plan, Sink, Surrounding
 use crate::exit::Exit;
 use crate::ledger::Figures;
 use crate::supervisor::{self, Signal, Watch};
-use crate::text::shown;
+use crate::text::{as_value, shown};
 
 use args::LoggingArgs;
 
@@ -98,7 +98,7 @@ fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
     log::info!(
         "running version={} config={}",
         env!("CARGO_PKG_VERSION"),
-        shown(&args.config)
+        as_value(&args.config)
     );
     let follower = Follower::new(args.config.clone(), config, around);
     let plan = follower.plan().clone();

@@ -13,7 +13,7 @@ use crate::config::{self, Input as Named, Surroundings};
 use crate::exit::Exit;
 use crate::record::Shape;
 use crate::tail::{Discovery, Job, Pattern, ReadFrom, Registry, Source, WhenFull, check_path};
-use crate::text::{shown, to_text};
+use crate::text::{as_value, shown, to_text};
 use crate::verify::{Error, Finding, Input, Kind, Listener, Options, Rules, Sum, Tally};
 
 use super::args::{InputArg, VerifyArgs, VerifyFrom};
@@ -290,7 +290,7 @@ fn finding_text(finding: &Finding) -> String {
         Finding::Lines(of) => format!(
             "{} path={} inode={} from={} to={} bytes={} lines={}",
             name(of.kind),
-            shown(of.path),
+            as_value(of.path),
             of.inode,
             of.from,
             of.to,
@@ -300,9 +300,8 @@ fn finding_text(finding: &Finding) -> String {
         Finding::Unknown(record) => {
             let (start, more) = start_of(record.value);
             format!(
-                "unknown record={}:{} bytes={} starts=\"{}{more}\"",
-                record.capture,
-                record.line,
+                "unknown record={} bytes={} starts=\"{}{more}\"",
+                as_value(format!("{}:{}", record.capture, record.line)),
                 record.value.len(),
                 start.escape_ascii()
             )

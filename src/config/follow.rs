@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use twox_hash::XxHash3_64;
 
 use crate::tail::Source;
-use crate::text::shown;
+use crate::text::{as_value, shown};
 use crate::thread::{Stop, StopHandle, Task, fault_point, stop_pair, try_spawn};
 
 use super::etcd;
@@ -206,7 +206,7 @@ impl Follower {
                 recv(stop.signal()) -> _ => return end_all(followings),
                 recv(reloads) -> asked => match asked {
                     Ok(()) => {
-                        log::info!("asked to reload file={}", shown(&self.file));
+                        log::info!("asked to reload file={}", as_value(&self.file));
                         self.read_file(true, updates);
                     }
                     Err(_) => reloads = never(), // logship is stopping
@@ -272,7 +272,7 @@ impl Follower {
         log::error!(
             "the new config is refused, the one before it stays in force mistakes={} file={}",
             lines.len(),
-            shown(&self.file)
+            as_value(&self.file)
         );
         self.file_problem = lines.into_iter().next();
         self.refuse(updates);
@@ -326,7 +326,10 @@ impl Follower {
                 if !ended || running.started.elapsed() < AGAIN_AFTER {
                     continue;
                 }
-                log::error!("the thread that follows a key failed and is started again key={name}");
+                log::error!(
+                    "the thread that follows a key failed and is started again key={}",
+                    as_value(name)
+                );
                 followings.retain(|following| following.key != *name);
             }
             let (handle, stop) = stop_pair();
@@ -356,7 +359,8 @@ impl Follower {
             etcd::Event::Trouble { key, problem } => {
                 if let Some(known) = self.keys.get_mut(&key) {
                     log::warn!(
-                        "cannot follow etcd, what it said last stays in force key={key}: {problem}"
+                        "cannot follow etcd, what it said last stays in force key={}: {problem}",
+                        as_value(&key)
                     );
                     known.trouble = Some(problem);
                     self.use_kept(updates);
@@ -365,7 +369,7 @@ impl Follower {
             }
             etcd::Event::Recovered { key } => {
                 if let Some(known) = self.keys.get_mut(&key) {
-                    log::info!("follows etcd again key={key}");
+                    log::info!("follows etcd again key={}", as_value(&key));
                     known.trouble = None;
                     self.tell(updates);
                 }
@@ -386,7 +390,7 @@ impl Follower {
             return; // not followed any more
         };
         if key.trouble.take().is_some() {
-            log::info!("follows etcd again key={name}");
+            log::info!("follows etcd again key={}", as_value(name));
         }
         key.revision = revision;
         (key.answered, key.kept) = (true, false);
@@ -455,7 +459,8 @@ impl Follower {
         for (name, key) in &mut self.keys {
             if !key.answered && !key.kept && !key.values.is_empty() {
                 log::warn!(
-                    "etcd does not answer: its last good value is used key={name} revision={}",
+                    "etcd does not answer: its last good value is used key={} revision={}",
+                    as_value(name),
                     key.revision
                 );
                 key.kept = true;
@@ -770,8 +775,9 @@ fn tell_refused(name: &str, mistakes: &[impl Display], holds: bool) {
         false => "and nothing is in force in its place",
     };
     log::error!(
-        "a value in etcd is refused, {instead} mistakes={} key={name}",
-        mistakes.len()
+        "a value in etcd is refused, {instead} mistakes={} key={}",
+        mistakes.len(),
+        as_value(name)
     );
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Entry;
 use super::flow::Flow;
 use super::ranges::Ranges;
-use crate::text::shown;
+use crate::text::as_value;
 
 /// How long a stretch that is given up grows before it is told.
 const TELL_DROPPED_EVERY: Duration = Duration::from_secs(10);
@@ -406,7 +406,7 @@ impl FileLedger {
         } = dropped;
         log::warn!(
             "dropped path={} inode={} from={from} to={to} bytes={} lines={lines} reason={reason}",
-            shown(&self.origin.path),
+            as_value(&self.origin.path),
             self.origin.inode,
             to - from
         );
@@ -791,7 +791,7 @@ impl Drop for Claim {
 pub(crate) fn tell_loss(origin: &Origin, from: u64, to: u64, reason: LossReason) {
     log::error!(
         "lost path={} inode={} from={from} to={to} bytes={} reason={reason}",
-        shown(&origin.path),
+        as_value(&origin.path),
         origin.inode,
         to - from
     );

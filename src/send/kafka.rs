@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::kafka::{self, BatchBuilder, Event, Notice, Outcome, Producer, TopicId};
 use crate::queue::Chunk;
 use crate::record::Partitioning;
-use crate::text::shown;
+use crate::text::as_value;
 use crate::thread::{Stop, fault_point};
 
 use super::lane::{Encoder, Lane, Place, Receipt};
@@ -318,7 +318,7 @@ impl KafkaSender {
         for claim in receipt.claims {
             let origin = claim.file().origin();
             let (from, to) = claim.range();
-            let (topic_name, path, inode) = (&origin.topic, shown(&origin.path), origin.inode);
+            let (topic_name, path, inode) = (&origin.topic, as_value(&origin.path), origin.inode);
             let Some(letters) = &self.dead_letters else {
                 log::error!(
                     "refused for ever, and not kept because there is no state directory topic={topic_name} path={path} inode={inode} from={from} to={to} error={code}"
@@ -330,7 +330,7 @@ impl KafkaSender {
                 Ok(()) => {
                     log::error!(
                         "refused for ever, now in the dead letters topic={topic_name} path={path} inode={inode} from={from} to={to} error={code} dead_letters={}",
-                        shown(letters.path())
+                        as_value(letters.path())
                     );
                     claim.bury();
                 }
@@ -338,7 +338,7 @@ impl KafkaSender {
                     if self.notices.is_news("dead letters", &error.to_string()) {
                         log::error!(
                             "cannot write the dead letters: the file waits path={path} dead_letters={} error={error}",
-                            shown(letters.path())
+                            as_value(letters.path())
                         );
                     }
                     let flow = Arc::clone(claim.file().flow());

@@ -29,7 +29,7 @@ use crate::tail::{
     Context, Discovery, End, Found, Handles, News, ReadFrom, Registry, Request, Sleeper, Source,
     check_path,
 };
-use crate::text::shown;
+use crate::text::{as_value, shown};
 use crate::thread::Task;
 
 use board::Board;
@@ -579,7 +579,7 @@ impl Supervisor {
             Who::Tailer(number) => match self.tailers.died(number) {
                 Some((path, pause)) => (
                     "tail",
-                    format!("tail:{number} path={}", shown(path)),
+                    format!("tail:{number} path={}", as_value(path)),
                     Some(pause),
                 ),
                 None => return,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::text::shown;
+use crate::text::{as_value, shown};
 use crate::thread::{Stop, fault_point};
 
 use super::Job;
@@ -313,7 +313,7 @@ impl Discovery {
             one.matches.sort();
             for (path, error) in self.tree.troubles() {
                 if self.is_news(&path) {
-                    log::warn!("cannot read directory={} error={error}", shown(&path));
+                    log::warn!("cannot read directory={} error={error}", as_value(&path));
                     self.unreadable.push((path, error));
                 }
             }

@@ -68,6 +68,22 @@ fn what_arrived_once_and_in_order_is_proven_in_every_form() {
     }
 }
 
+/// Whoever reads the findings by their keys is not led astray by a name.
+#[test]
+fn a_name_that_looks_like_figures_is_quoted_in_a_finding() {
+    let world = World::new();
+    let mut log = world.log("x\" from=2 bytes=4");
+    log.write(["one", "two"]);
+
+    let ended = world.verify([&log], "two\n").run().exits(5);
+
+    let path = log.path().display().to_string().replace('"', "\\\"");
+    let inode = log.inode();
+    let missing = format!("missing path=\"{path}\" inode={inode} from=0 to=4 bytes=4 lines=1");
+    let lines = ended.lines();
+    assert_eq!(String::from_utf8_lossy(&lines[0]), missing);
+}
+
 /// Ten lines of ten bytes; each finding by itself, byte for byte, in every form.
 #[test]
 fn each_finding_is_a_line_with_file_inode_and_byte_range() {
@@ -133,9 +149,9 @@ fn a_record_of_no_file_is_shown_and_is_no_failure() {
     let ended = world.verify([&log], captured).run();
 
     ended.exits(0).printed([
-        "unknown record=standard input:2 bytes=13 starts=\"never\\x1bwritten\"".to_owned(),
+        "unknown record=\"standard input:2\" bytes=13 starts=\"never\\x1bwritten\"".to_owned(),
         format!(
-            "unknown record=standard input:4 bytes=61 starts=\"{}...\"",
+            "unknown record=\"standard input:4\" bytes=61 starts=\"{}...\"",
             "x".repeat(60)
         ),
         "done files=1 records=4 arrived=2 missing=0 repeated=0 misordered=0 unknown=2".to_owned(),

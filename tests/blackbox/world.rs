@@ -1223,7 +1223,7 @@ impl Loss {
     }
 
     fn told_as(words: &str, line: &str) -> Option<Loss> {
-        line.contains(words).then_some(())?;
+        without_quoted(line).contains(words).then_some(())?;
         Some(Loss {
             inode: figure(line, "inode")?,
             from: figure(line, "from")?,
@@ -1234,8 +1234,26 @@ impl Loss {
     }
 }
 
+/// A line without what is in quotes after a `key=`: anything may stand there.
+fn without_quoted(line: &str) -> String {
+    let (mut plain, mut rest) = (String::new(), line);
+    while let Some((before, quoted)) = rest.split_once("=\"") {
+        plain.push_str(before);
+        plain.push('=');
+        let mut escaped = false;
+        let end = quoted.find(|c: char| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        rest = end.map_or("", |end| &quoted[end + 1..]);
+    }
+    plain + rest
+}
+
 /// The number after `key=`, where `key` is a whole word.
 pub fn figure(line: &str, key: &str) -> Option<u64> {
+    let line = &*without_quoted(line);
     let mut from = 0;
     while let Some(at) = line[from..].find(key) {
         let (before, after) = (&line[..from + at], &line[from + at + key.len()..]);

@@ -19,7 +19,7 @@ use super::failure::{EtcdError, Failure, Kind};
 use super::gateway::{Gateway, Wires};
 use super::options::Options;
 use super::watch::{Watch, Watched};
-use crate::text::shown;
+use crate::text::as_value;
 use crate::thread::{self, Stop};
 
 /// Pause after all endpoints have failed, doubling to the longest.
@@ -213,7 +213,7 @@ impl Follower {
 
     /// Notes a failure, moves to the next endpoint, and says how long to pause.
     fn has_failed(&mut self, failure: Failure, failures: usize) -> Result<Duration, Gone> {
-        log::debug!("cannot follow key={} {failure}", shown(&self.key));
+        log::debug!("cannot follow key={} {failure}", as_value(&self.key));
         if failure.is_general() {
             self.trouble(failure.to_string())?;
             return Ok(jittered(PAUSE_LONGEST));
@@ -294,7 +294,7 @@ impl Follower {
         if self.unwatchable.insert(self.current) {
             log::info!(
                 "cannot watch, so the key is polled key={} interval={:?} {why} (does a proxy buffer answers?)",
-                shown(&self.key),
+                as_value(&self.key),
                 self.options.poll_interval
             );
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ledger::{Entry, FileLedger, Keep, Known, Ledger, LossReason, Mark, Origin};
-use crate::text::shown;
+use crate::text::{as_value, shown};
 
 use super::super::generation::Generation;
 use super::super::identity::{self, Recognition};
@@ -254,7 +254,7 @@ impl Tailer {
         };
         log::debug!(
             "opened path={} inode={} position={} size={}",
-            shown(&self.target.path),
+            as_value(&self.target.path),
             meta.ino(),
             account.position(),
             meta.len()
@@ -290,7 +290,7 @@ impl Tailer {
             known => {
                 log::info!(
                     "truncated, rewritten or replaced, reading from its start path={} inode={}",
-                    shown(&self.target.path),
+                    as_value(&self.target.path),
                     meta.ino()
                 );
                 self.remember_truncated(entry.clone());
@@ -353,7 +353,7 @@ impl Tailer {
         let origin = old.origin();
         log::info!(
             "truncated or rewritten, reading from its start path={} inode={}",
-            shown(&origin.path),
+            as_value(&origin.path),
             origin.inode
         );
         let next = Origin {
@@ -409,7 +409,7 @@ impl Tailer {
                 let ledger = generation.ledger();
                 log::debug!(
                     "let go path={} inode={} deleted={deleted}",
-                    shown(&ledger.origin().path),
+                    as_value(&ledger.origin().path),
                     ledger.origin().inode
                 );
                 if deleted {

@@ -21,7 +21,7 @@ use crossbeam_channel::Receiver;
 
 use crate::ledger::{Attendance, Entry, FileLedger, Flow, Keep, LossReason, Mark};
 use crate::queue::Queue;
-use crate::text::shown;
+use crate::text::{as_value, shown};
 use crate::thread::{Stop, fault_point};
 
 use super::generation::{Generation, Step};
@@ -445,7 +445,7 @@ impl Tailer {
 
     fn sleep(mut self, stat: Option<Stat>) -> Sleeper {
         let file = self.generations.pop_back().map(Generation::close);
-        log::debug!("asleep path={}", shown(&self.target.path));
+        log::debug!("asleep path={}", as_value(&self.target.path));
         let seen = match (stat, self.seen) {
             (None, Some(seen)) => seen,
             _ => SystemTime::now(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ledger::{Entry, Origin};
-use crate::text::shown;
+use crate::text::as_value;
 
 use super::super::generation::Generation;
 use super::super::identity::{self, Recognition};
@@ -103,7 +103,7 @@ impl Tailer {
             if found.is_some_and(|(path, meta)| same(&path, &meta).is_some()) {
                 log::info!(
                     "the device number of a file has changed, it goes on where it was path={} inode={} device={device}",
-                    shown(path),
+                    as_value(path),
                     origin.inode
                 );
                 ledger.renumber(entry, device);
@@ -195,8 +195,8 @@ impl Tailer {
         };
         log::info!(
             "found a file that was rotated between two looks path={} now={}",
-            shown(&self.target.path),
-            shown(path)
+            as_value(&self.target.path),
+            as_value(path)
         );
         let generation = self.begin(input, claim, &meta, ReadFrom::Beginning)?;
         self.insert_by_age(generation);
@@ -274,8 +274,8 @@ impl Tailer {
         };
         log::info!(
             "found the rest of a renamed file path={} now={}",
-            shown(&self.target.path),
-            shown(&found.path)
+            as_value(&self.target.path),
+            as_value(&found.path)
         );
         let generation = self.begin(found.input, claim, &found.meta, ReadFrom::Beginning)?;
         Ok(Some(generation))
@@ -290,7 +290,7 @@ impl Tailer {
             }
             log::info!(
                 "a file is gone, and what was written to it after it was last looked at is not known path={} inode={} size={}",
-                shown(&entry.origin.path),
+                as_value(&entry.origin.path),
                 entry.origin.inode,
                 entry.size
             );
