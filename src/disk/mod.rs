@@ -119,6 +119,32 @@ pub fn append_line<D: Disk>(disk: &D, path: &Path, line: &[u8]) -> io::Result<()
     Ok(())
 }
 
+/// The last bytes of a file, at most so many; none of one that is not there. They
+/// are there for good when this returns, though a process that was killed wrote them.
+///
+/// # Errors
+/// What the disk says.
+pub fn read_end<D: Disk>(disk: &D, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if !disk.exists(path) {
+        return Ok(Vec::new());
+    }
+    let mut file = disk.append(path)?;
+    file.sync()?;
+    disk.sync_directory(directory_of(path))?;
+    let size = file.size()?;
+    let from = size.saturating_sub(bytes_max);
+    let mut bytes = vec![0; (size - from) as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], from + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// Where the last whole line of a file ends.
 fn end_of_lines(file: &impl DiskFile) -> io::Result<u64> {
     let mut block = vec![0; BLOCK_BYTES];
@@ -237,6 +263,21 @@ mod tests {
             ];
             assert!(expected.iter().any(|text| text == rest), "{rest:?}");
         });
+    }
+
+    /// Whoever reads a line and goes on because it is there must not lose it.
+    #[test]
+    fn the_end_that_was_read_is_there_after_a_power_cut() {
+        let disk = PowerDisk::default();
+        let path = Path::new("/d/letters");
+        assert_eq!(read_end(&disk, path, 4).unwrap(), b"");
+        let mut file = disk.append(path).unwrap();
+        file.write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(read_end(&disk, path, 4).unwrap(), b"two\n");
+        for survivors in Survivors::all(&disk) {
+            let text = disk.after_power_cut(survivors).read(path).unwrap();
+            assert_eq!(text, b"one\ntwo\n");
+        }
     }
 
     /// A full disk takes part of a line, and the next letter must not be glued to it.

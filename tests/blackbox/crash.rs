@@ -549,6 +549,41 @@ fn a_dead_letter_that_finds_no_room_waits_and_is_written_once() {
     }
 }
 
+/// The letter is synced before the position moves past its record, so a crash in
+/// between brought the record again, and its letter was written a second time.
+#[test]
+fn a_dead_letter_that_no_checkpoint_knows_of_is_not_written_again() {
+    let (world, mut log, broker) = poisoned();
+    log.write(["one"]);
+    let mut shipper = to(&world, &broker).start();
+    world.acked("t", 1);
+    shipper.waits_for("a checkpoint", |_| world.checkpoints().pop());
+    // Nothing replaces a directory: checkpoints fail, letters do not.
+    let obstacle = world.path("state/checkpoint.json.tmp");
+    shipper.waits_for("a moment between two checkpoints", |_| {
+        fs::create_dir(&obstacle).ok()
+    });
+    for kill in 0..3 {
+        if kill == 0 {
+            log.write([too_large().as_str(), "two"]);
+        }
+        shipper.says("now in the dead letters");
+        shipper.kill();
+        assert_eq!(letters(&world).len(), 1, "after {kill} kills");
+        shipper = to(&world, &broker).start();
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    world.status_until("everything to be settled", |report| {
+        let topic = report.topics.get("t");
+        topic.is_some_and(|topic| topic.dead_letter_bytes > 0 && topic.lag_bytes == 0)
+    });
+    assert_eq!(letters(&world).len(), 1);
+    shipper.stop().exits(4);
+    let mut shipped = values(&broker, "t");
+    shipped.dedup();
+    assert!(shipped.contains(&"two".to_owned()), "{shipped:?}");
+}
+
 /// A letter into a file that has no name any more would be lost, and the position
 /// would be past it.
 #[test]
