@@ -97,6 +97,8 @@ pub struct Follower {
     standing: Standing,
     /// Where the last good remote config is kept.
     keep_in: Option<PathBuf>,
+    /// Why it could not be, the last time.
+    keep_failure: Option<String>,
 }
 
 /// A key in etcd.
@@ -169,6 +171,7 @@ impl Follower {
             config,
             standing,
             keep_in,
+            keep_failure: None,
         };
         follower.standing.hash = follower.hash();
         follower
@@ -223,6 +226,7 @@ impl Follower {
                     if started.elapsed() >= FIRST_ANSWER {
                         self.use_kept(updates);
                     }
+                    self.keep_what_vanished();
                 }
             }
             followings = self.follow_keys(followings, &sender);
@@ -472,8 +476,17 @@ impl Follower {
         }
     }
 
+    /// With the state directory what was kept may be taken away, and etcd does not
+    /// tell it a second time.
+    fn keep_what_vanished(&mut self) {
+        let in_force = self.keys.values().any(|key| key.answered || key.kept);
+        if in_force && self.keep_in.as_deref().is_some_and(keep::is_missing) {
+            self.keep();
+        }
+    }
+
     /// Keeps what is in force for a start without etcd.
-    fn keep(&self) {
+    fn keep(&mut self) {
         let Some(dir) = &self.keep_in else { return };
         let kept = self.keys.iter().map(|(name, key)| Kept {
             key: name.clone(),
@@ -483,9 +496,14 @@ impl Follower {
                 .map(|(name, good)| (name.clone(), good.mod_revision, good.bytes.clone()))
                 .collect(),
         });
-        if let Err(error) = keep::save(dir, kept.collect()) {
+        let failure = keep::save(dir, kept.collect()).err();
+        let failure = failure.map(|error| error.to_string());
+        if let Some(error) = &failure
+            && self.keep_failure != failure
+        {
             log::warn!("cannot keep the remote config for a start without etcd error={error}");
         }
+        self.keep_failure = failure;
     }
 
     // ---- into force ------------------------------------------------------------------

@@ -77,6 +77,11 @@ pub fn load(dir: &Path) -> io::Result<Vec<Kept>> {
     keys.collect()
 }
 
+/// True when nothing is kept in a directory that is there: it was made again.
+pub fn is_missing(dir: &Path) -> bool {
+    RealDisk.exists(dir) && !RealDisk.exists(&dir.join(FILE))
+}
+
 /// Replaces what was kept.
 pub fn save(dir: &Path, kept: Vec<Kept>) -> io::Result<()> {
     let value = |(key, mod_revision, bytes): (String, i64, Vec<u8>)| ValueRecord {

@@ -963,6 +963,33 @@ fn a_start_without_etcd_uses_what_was_kept_and_says_so() {
     daemon.stops();
 }
 
+/// It was written again only with etcd's next change: a start without etcd before that
+/// shipped nothing of what etcd names.
+#[test]
+#[ignore = "needs a real etcd: run tests/run"]
+fn what_is_kept_is_kept_again_in_a_state_directory_that_was_made_again() {
+    let etcd = Etcd::start();
+    let host = Host::new(&etcd);
+    let mut log = Moving::new(host.log("a.log"));
+    etcd.put(KEY, value(&[(log.path(), "a")]));
+    let mut daemon = host.run();
+    log.moves_to(&host, "a");
+
+    let state = host.world.state_dir();
+    fs::remove_dir_all(&state).unwrap();
+
+    daemon.says("was taken away");
+    let kept = state.join("remote-config.json");
+    daemon.waits_for("the remote config", |_| kept.is_file().then_some(()));
+    daemon.stops();
+    etcd.kill();
+    log.write(10);
+    let daemon = host.run();
+    daemon.says("its last good value is used");
+    log.is_exact(&host);
+    daemon.stops();
+}
+
 /// A deleted key is kept too: nothing of it comes back without etcd.
 #[test]
 #[ignore = "needs a real etcd: run tests/run"]
