@@ -73,6 +73,8 @@ struct FileRecord {
     device: u64,
     inode: u64,
     generation: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_ns: Option<u64>,
     position: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     acked_beyond: Vec<(u64, u64)>,
@@ -392,6 +394,7 @@ impl From<&Entry> for FileRecord {
             device: entry.origin.device,
             inode: entry.origin.inode,
             generation: entry.origin.generation,
+            created_ns: entry.origin.created_ns,
             position: entry.position,
             acked_beyond: entry.beyond.clone(),
             size: entry.size,
@@ -416,6 +419,7 @@ impl TryFrom<FileRecord> for Entry {
             device: record.device,
             inode: record.inode,
             generation: record.generation,
+            created_ns: record.created_ns,
         };
         let mut least = record.position.saturating_add(1); // else it would be before the position
         for &(from, to) in &record.acked_beyond {
@@ -508,6 +512,7 @@ mod tests {
                 device: u64::MAX,
                 inode: 7,
                 generation: 2,
+                created_ns: Some(u64::MAX),
             },
             head: Mark {
                 end: 10,
@@ -587,6 +592,7 @@ mod tests {
                     device: numbers.0,
                     inode: numbers.1,
                     generation: numbers.2,
+                    created_ns: numbers.5.then_some(numbers.3),
                 },
                 head,
                 position: ranges.0,

@@ -34,6 +34,7 @@ fn entries(positions: &Positions) -> Vec<Entry> {
             device: 1,
             inode,
             generation: 0,
+            created_ns: None,
         },
         head: Mark::default(),
         position,

@@ -34,6 +34,9 @@ pub struct Origin {
     pub inode: u64,
     /// Which life of the inode: one more with every truncation.
     pub generation: u64,
+    /// When the inode was created, in nanoseconds since 1970, where the file system
+    /// knows: with the same number another inode is told from it by this.
+    pub created_ns: Option<u64>,
 }
 
 /// A fingerprint of `len` bytes that end at `end`; XXH3, 64 bits.

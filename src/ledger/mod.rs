@@ -405,6 +405,29 @@ impl Ledger {
         former
     }
 
+    /// When files that stood at a path were last in somebody's hands, in seconds since
+    /// 1970.
+    pub fn last_seen_at(&self, path: &Path, topic: &str) -> Option<u64> {
+        let inner = self.inner();
+        let keys = inner.by_path.get(path).into_iter().flatten();
+        let of_topic = keys.filter(|key| *key.2 == *topic);
+        let remembered = of_topic.filter_map(|key| inner.remembered.get(key));
+        remembered.map(|entry| entry.seen).max()
+    }
+
+    /// Remembers a file of which nothing is to be read.
+    pub fn remember_complete(&self, entry: Entry) {
+        let complete = Entry {
+            complete: true,
+            found_at: None,
+            ended: false,
+            seen: now_seconds(),
+            ..entry
+        };
+        self.inner().remember(complete);
+        self.changed();
+    }
+
     /// A remembered file has another device number than it had: file systems do not
     /// keep theirs over a restart of the machine.
     pub fn renumber(&self, entry: &Entry, device: u64) {

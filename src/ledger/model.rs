@@ -280,6 +280,7 @@ impl Model {
             device: 1,
             inode: 2,
             generation: self.generation,
+            created_ns: None,
         };
         let flow = self.ledger.flow("h", Path::new(PATH), &origin.topic);
         (origin, flow)

@@ -156,6 +156,7 @@ mod tests {
             real: None,
             topic: "t".into(),
             generation,
+            created_ns: None,
         };
         let flow = Ledger::default().flow("h", path, &origin.topic);
         let file = Arc::new(FileLedger::new(

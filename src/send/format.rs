@@ -201,6 +201,7 @@ mod tests {
             device: 3,
             inode: 4,
             generation: 0,
+            created_ns: None,
         };
         let mut writer = JsonWriter::new("host\\1".into());
         let line = Line {

@@ -138,6 +138,7 @@ impl Tailers {
             path: key.0,
             job: Arc::clone(&source.job),
             read_from,
+            missing_at: found.missing_at,
             named: false,
         };
         self.start(target, source.remote, Backoff::new());
@@ -158,6 +159,7 @@ impl Tailers {
                     path: key.0,
                     source,
                     first: false,
+                    missing_at: None,
                 };
                 self.start_found(found, ReadFrom::Beginning);
             }
@@ -192,6 +194,7 @@ impl Tailers {
             path,
             job,
             read_from,
+            missing_at: None,
             named: true,
         };
         self.start(target, false, Backoff::new())
@@ -321,6 +324,7 @@ impl Tailers {
             path: path.to_owned(),
             job,
             read_from: ReadFrom::Beginning,
+            missing_at: None,
             named: true,
         };
         let registry = &self.context.registry;

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use globset::{GlobBuilder, GlobMatcher};
@@ -69,6 +69,8 @@ pub struct Found {
     pub source: Arc<Source>,
     /// It was there at the first look for this source.
     pub first: bool,
+    /// When it was not there yet.
+    pub missing_at: Option<SystemTime>,
 }
 
 /// What is told to whoever starts tailers.
@@ -172,6 +174,8 @@ struct Watched {
     source: Arc<Source>,
     /// It was never looked for.
     first: bool,
+    /// When it was last looked for.
+    looked: Option<SystemTime>,
     /// The registry's count of changes when all matches were last looked up in it.
     compared: Option<u64>,
     /// The directories that were walked, and which version of each.
@@ -230,7 +234,8 @@ impl Discovery {
             let old = known.iter().position(same).map(|at| known.swap_remove(at));
             Watched {
                 source,
-                first: old.is_none_or(|old| old.first),
+                first: old.as_ref().is_none_or(|old| old.first),
+                looked: old.and_then(|old| old.looked),
                 compared: None,
                 walked: Vec::new(),
                 matches: Vec::new(),
@@ -242,6 +247,7 @@ impl Discovery {
     /// One look: the paths that match and have no tailer.
     pub fn scan(&mut self) -> Vec<Found> {
         self.tree.begin_round();
+        let now = SystemTime::now();
         let mut found = Vec::new();
         let mut watched = std::mem::take(&mut self.watched);
         for one in &mut watched {
@@ -249,6 +255,7 @@ impl Discovery {
             let refreshed = self.refresh(one);
             let compared = one.compared.replace(changes) == Some(changes);
             let first = std::mem::take(&mut one.first);
+            let looked = one.looked.replace(now).filter(|_| !first);
             let mut any = false;
             for (path, kind) in &one.matches {
                 // Where a link leads may change without its directory changing.
@@ -266,6 +273,7 @@ impl Discovery {
                         path: path.clone(),
                         source: Arc::clone(&one.source),
                         first,
+                        missing_at: looked,
                     });
                 }
             }

@@ -455,6 +455,7 @@ mod tests {
                 device: 1,
                 inode: 1,
                 generation: 0,
+                created_ns: None,
             };
             let flow = Ledger::default().flow("h", Path::new("/a"), &topic);
             let head = identity::head(&input, bytes.len() as u64).unwrap();

@@ -69,11 +69,23 @@ pub fn fits(input: &Input, expected: Mark) -> io::Result<bool> {
     Ok(nothing || mark(input, expected.end, u64::from(expected.len))? == expected)
 }
 
+/// True when a file of `size` bytes is a copy of a remembered one, which was not empty.
+pub fn is_copy(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
+    Ok(entry.head.len + entry.window.len > 0 && goes_on(input, size, entry)?)
+}
+
+/// True when a file of `size` bytes begins like a remembered one, and has all that
+/// was settled of it.
+fn goes_on(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
+    let far = entry.beyond.last().map_or(entry.position, |range| range.1);
+    Ok(size >= far && fits(input, entry.head)? && fits(input, entry.window)?)
+}
+
 /// Tells a remembered file from another one in its place.
 pub fn recognise(input: &Input, size: u64, entry: &Entry) -> io::Result<Recognition> {
-    let far = entry.beyond.last().map_or(entry.position, |range| range.1);
-    let same = size >= far && fits(input, entry.head)? && fits(input, entry.window)?;
-    Ok(if same {
+    let born = [entry.origin.created_ns, input.created_ns()];
+    let other_inode = matches!(born, [Some(then), Some(now)] if then != now);
+    Ok(if !other_inode && goes_on(input, size, entry)? {
         Recognition::Same
     } else {
         Recognition::Changed

@@ -89,10 +89,11 @@ impl Input {
         })
     }
 
-    /// When the file was created, where the file system knows.
-    pub fn created(&self) -> Option<SystemTime> {
+    /// When the file was created, in nanoseconds since 1970, where the file system
+    /// knows.
+    pub fn created_ns(&self) -> Option<u64> {
         match self {
-            Input::File(open) => open.file.metadata().ok()?.created().ok(),
+            Input::File(open) => created_ns(&open.file.metadata().ok()?),
             Input::Stdin(_) => None,
         }
     }
@@ -147,6 +148,12 @@ impl Look {
             ended: false,
         }
     }
+}
+
+/// When a file was created, in nanoseconds since 1970, where the file system knows.
+pub fn created_ns(meta: &Metadata) -> Option<u64> {
+    let since = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 fn read_file_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<usize> {

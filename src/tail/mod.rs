@@ -22,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use twox_hash::XxHash3_64;
 
@@ -151,6 +151,9 @@ pub struct Target {
     /// Where to begin if the file is there at the first look and has no saved
     /// position.
     pub read_from: ReadFrom,
+    /// When nothing stood at the path yet, if that is known: what had it since then
+    /// and is rotated away belongs to it.
+    pub missing_at: Option<SystemTime>,
     /// The path was named, so that it is waited for when it is not there.
     pub named: bool,
 }

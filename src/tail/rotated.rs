@@ -15,7 +15,7 @@ use crate::ledger::{Entry, Origin};
 /// How long a renamed file is looked at that its writer may go on with.
 pub const FORMER_FOR: Duration = Duration::from_secs(3600);
 /// Files of a path that are looked at so.
-pub const FORMER_MAX: usize = 8;
+pub const FORMER_MAX: usize = 32;
 
 /// A file that was renamed, read to its end and let go. Its writer may not have
 /// noticed, and go on with it.
@@ -117,6 +117,12 @@ pub fn created_since(path: &Path, since: SystemTime) -> Vec<(PathBuf, Metadata)>
         .collect();
     files.sort_by_key(|(_, meta)| meta.created().ok());
     files
+}
+
+/// True for a path with a name that a rotation of `path` gives.
+pub fn is_rotation_of(path: &Path, other: &Path) -> bool {
+    let names = path.file_name().zip(other.file_name());
+    names.is_some_and(|(name, other)| is_rotated(name, other))
 }
 
 /// True for `app.log.1`, `app.log-20261121` and the like of `app.log`. One with

@@ -16,10 +16,10 @@ use crate::text::{as_value, shown};
 
 use super::super::generation::Generation;
 use super::super::identity::{self, Recognition};
-use super::super::input::Input;
+use super::super::input::{Input, created_ns};
 use super::super::registry::InodeClaim;
 use super::super::rotated::{FORMER_MAX, Former};
-use super::super::{Fence, ReadFrom, cut, rotated};
+use super::super::{Fence, ReadFrom, Target, cut, rotated};
 use super::obstacle::{Obstacle, check_kind, is_out_of_handles, is_reachable, stands_at};
 use super::{End, Tailer};
 
@@ -28,6 +28,9 @@ use super::{End, Tailer};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Truncated lives that are remembered, to know a copy of one.
 const TRUNCATED_MAX: usize = 8;
+/// How old what the checkpoint says of a file may be when logship is killed, in whole
+/// seconds.
+const WRITTEN_DOWN_WITHIN: Duration = Duration::from_secs(3);
 /// Opening a FIFO for reading blocks until it has a writer; see fcntl(2).
 const O_NONBLOCK: i32 = 0o4000;
 
@@ -41,14 +44,14 @@ impl Tailer {
             return None;
         }
         let first = self.looked.replace(Instant::now()).is_none();
+        if self.former.is_none() {
+            self.former = Some(self.former_of_before());
+        }
         self.look_at_generations();
         self.let_go();
         self.bound_deleted();
         let now = SystemTime::now();
         let looked = self.look_at_path(first);
-        if self.seen.is_none() {
-            self.former = self.former_of_before();
-        }
         // What had the path since then and was rotated away is looked for until a
         // look succeeds.
         if looked.is_ok() || self.seen.is_none() {
@@ -152,7 +155,6 @@ impl Tailer {
         }
         check_kind(&meta).map_err(Obstacle::Other)?;
         self.check_generations()?;
-        let (input, meta) = self.open(&path)?;
         let Some(claim) = self.claim(&meta, &path) else {
             return Ok(());
         };
@@ -161,12 +163,18 @@ impl Tailer {
         if !slept_here {
             self.recover_unseen()?; // what looks like it may be a copy else
         }
+        // Last of all: one handle may be all there is, and those before it come first.
+        self.check_generations()?;
+        let (input, opened) = self.open(&path)?;
+        if inode_of(&opened) != inode_of(&meta) {
+            return Ok(()); // it was rotated meanwhile, as the next look will find
+        }
         let from = if first {
             self.target.read_from
         } else {
             ReadFrom::Beginning
         };
-        let generation = self.begin(input, claim, &meta, from)?;
+        let generation = self.begin(input, claim, &opened, from)?;
         self.generations.push_back(generation);
         self.replaced = false;
         self.claim.tailed().tell(None);
@@ -241,7 +249,6 @@ impl Tailer {
     ) -> io::Result<Generation> {
         let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
         let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
-        let slept = matches!(known, Some(Known::Open(_)));
         let account = match known {
             Some(known) => self.resume(known, &input, meta)?,
             None => {
@@ -262,8 +269,8 @@ impl Tailer {
         let once = self.context.options.once;
         let job = Arc::clone(&self.target.job);
         let mut generation = Generation::new(input, Some(claim), &account, job, once)?;
-        if slept && account.read_to() == 0 {
-            generation.skip_nuls(); // it was truncated behind our back
+        if account.origin().generation > 0 && account.read_to() == 0 {
+            generation.skip_nuls(); // it was truncated, and nothing of it is read yet
         }
         Ok(generation)
     }
@@ -283,7 +290,7 @@ impl Tailer {
                 Ok(account)
             }
             Known::Saved(entry) if same => {
-                let origin = self.origin(meta.dev(), meta.ino(), entry.origin.generation);
+                let origin = self.origin(inode_of(meta), entry.origin.generation);
                 let flow = Arc::clone(&self.flow);
                 Ok(self.opened(FileLedger::resumed(&entry, origin, flow)))
             }
@@ -318,7 +325,7 @@ impl Tailer {
     ) -> io::Result<FileLedger> {
         let head = identity::head(input, meta.len())?;
         let window = identity::window(input, start)?;
-        let origin = self.origin(meta.dev(), meta.ino(), generation);
+        let origin = self.origin(inode_of(meta), generation);
         Ok(FileLedger::new(
             origin,
             Arc::clone(&self.flow),
@@ -328,7 +335,12 @@ impl Tailer {
         ))
     }
 
-    pub(super) fn origin(&self, device: u64, inode: u64, generation: u64) -> Origin {
+    /// What is known of an inode at the path: device, number, and when it was created.
+    pub(super) fn origin(
+        &self,
+        (device, inode, created_ns): (u64, u64, Option<u64>),
+        generation: u64,
+    ) -> Origin {
         let path = &self.target.path;
         Origin {
             real: path
@@ -340,6 +352,7 @@ impl Tailer {
             device,
             inode,
             generation,
+            created_ns,
         }
     }
 
@@ -383,6 +396,7 @@ impl Tailer {
     }
 
     fn remember_truncated(&mut self, life: Entry) {
+        self.note_copies(&life);
         if self.truncated.len() >= TRUNCATED_MAX {
             self.truncated.pop_front();
         }
@@ -396,7 +410,7 @@ impl Tailer {
         let mut at = 0;
         let context = &self.context;
         let hurry = self.has_all_generations() || context.handles.is_asked();
-        let former = &mut self.former;
+        let former = self.former.get_or_insert_default();
         self.generations.retain(|generation| {
             let deleted = generation.last_look().links == 0;
             let over = at < live || deleted;
@@ -420,8 +434,8 @@ impl Tailer {
             }
             keep
         });
-        let too_many = self.former.len().saturating_sub(FORMER_MAX);
-        self.former.drain(..too_many);
+        let too_many = former.len().saturating_sub(FORMER_MAX);
+        former.drain(..too_many);
         self.retired.retain(|generation| {
             let settled = generation.is_retired();
             if settled {
@@ -437,6 +451,17 @@ impl Tailer {
             !settled
         });
     }
+}
+
+/// When an earlier run last had the files of a path in its hands, with the time it
+/// takes to write that down. What had the path since then was seen by nobody.
+pub(super) fn seen_before_this_run(ledger: &Ledger, target: &Target) -> Option<SystemTime> {
+    let seen = ledger.last_seen_at(&target.path, &target.job.topic)?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seen) - WRITTEN_DOWN_WITHIN)
+}
+
+fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
+    (meta.dev(), meta.ino(), created_ns(meta))
 }
 
 /// Closes the account of a renamed file, which is looked at for a while if it has a

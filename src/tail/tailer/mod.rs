@@ -100,7 +100,7 @@ pub struct Tailer {
     /// Accounts of truncated lives whose lines are still on their way.
     closing: Vec<Attendance>,
     looked: Option<Instant>,
-    /// When somebody last saw what stands at the path.
+    /// When somebody last saw what stands at the path, in this run or an earlier one.
     seen: Option<SystemTime>,
     /// The same at the look before that.
     seen_before: Option<SystemTime>,
@@ -114,7 +114,8 @@ pub struct Tailer {
     /// Another tailer may still turn out to have them.
     missing: Vec<(Instant, Entry)>,
     /// Files that were renamed, read to their end and let go, the newest last.
-    former: Vec<Former>,
+    /// `None` until those of an earlier run were looked up.
+    former: Option<Vec<Former>>,
     /// The last lives that ended with a truncation: copies of them may be about.
     truncated: VecDeque<Entry>,
     /// The file that stood here when the path fell asleep.
@@ -136,10 +137,11 @@ pub struct Tailer {
 impl Tailer {
     /// A tailer for a path that it has to itself.
     pub fn new(context: Context, target: Target, claim: Arc<PathClaim>) -> Tailer {
-        let flow = context
-            .ledger
-            .flow(&context.host, &target.path, &target.job.topic);
+        let (ledger, topic) = (&context.ledger, &target.job.topic);
+        let flow = ledger.flow(&context.host, &target.path, topic);
+        let seen = target.missing_at;
         Tailer {
+            seen: seen.or_else(|| files::seen_before_this_run(ledger, &target)),
             flow,
             deleted_bytes: context.handles.no_deleted_bytes(),
             context,
@@ -148,13 +150,12 @@ impl Tailer {
             retired: Vec::new(),
             closing: Vec::new(),
             looked: None,
-            seen: None,
             seen_before: None,
             stood: None,
             moved: false,
             unreadable: false,
             missing: Vec::new(),
-            former: Vec::new(),
+            former: None,
             truncated: VecDeque::new(),
             was: None,
             replaced: false,
@@ -172,7 +173,7 @@ impl Tailer {
         let woken = sleeper.wake();
         let mut tailer = Tailer::new(context, woken.target, woken.claim);
         (tailer.was, tailer.seen) = (woken.was, Some(woken.seen));
-        tailer.former = woken.former;
+        tailer.former = Some(woken.former);
         tailer
     }
 
@@ -194,7 +195,7 @@ impl Tailer {
         retained: Arc<Retained>,
     ) -> io::Result<Tailer> {
         let mut tailer = Tailer::new(context, target, claim);
-        let origin = tailer.origin(0, 0, 0);
+        let origin = tailer.origin((0, 0, None), 0);
         let (flow, none) = (Arc::clone(&tailer.flow), Mark::default());
         let ledger = Arc::new(FileLedger::new(origin, flow, 0, none, none));
         ledger.supersede(); // a pipe has no position to come back to
@@ -367,7 +368,8 @@ impl Tailer {
                 Err(_) => return Ok(None),
             },
         };
-        let origin = self.origin(origin.device, origin.inode, origin.generation);
+        let inode = (origin.device, origin.inode, origin.created_ns);
+        let origin = self.origin(inode, origin.generation);
         let window = identity::window(old.input(), old.ledger().read_to())?;
         let flow = Arc::clone(&self.flow);
         let account = FileLedger::following(old.ledger(), origin, flow, window);
@@ -450,7 +452,8 @@ impl Tailer {
             (None, Some(seen)) => seen,
             _ => SystemTime::now(),
         };
-        Sleeper::new(self.target, (stat, seen), file, self.former, self.claim)
+        let former = self.former.unwrap_or_default();
+        Sleeper::new(self.target, (stat, seen), file, former, self.claim)
     }
 
     // ---- reading ---------------------------------------------------------------

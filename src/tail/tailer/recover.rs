@@ -4,7 +4,7 @@
 //! They are found by inode and content, by name and age, and come before what
 //! stands at the path now. What is nowhere to be found is given up and told.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::text::as_value;
 
 use super::super::generation::Generation;
 use super::super::identity::{self, Recognition};
-use super::super::input::Input;
+use super::super::input::{Input, created_ns};
 use super::super::rotated::{FORMER_FOR, FORMER_MAX, Fate, Former};
 use super::super::{ReadFrom, rotated};
 use super::Tailer;
@@ -24,6 +24,8 @@ use super::obstacle::Obstacle;
 /// How long a remembered file may be missing before it is given up: time for
 /// another tailer to find it under another name.
 const GONE_AFTER: Duration = Duration::from_millis(500);
+/// How long before a truncation its copy was begun, at most.
+const COPIED_WITHIN: Duration = Duration::from_secs(600);
 /// How often the names of a rotation are read again while they move on.
 const UNSEEN_ROUNDS_MAX: usize = 5;
 
@@ -37,7 +39,7 @@ struct Renamed {
 impl Tailer {
     /// Looks whether somebody goes on with files that were renamed and let go.
     pub(super) fn look_at_former(&mut self) {
-        let mut former = std::mem::take(&mut self.former);
+        let mut former = self.former.take().unwrap_or_default();
         former.retain_mut(|file| match file.look() {
             Fate::Quiet => true,
             Fate::Over => false,
@@ -50,7 +52,7 @@ impl Tailer {
                 }
             },
         });
-        self.former.splice(0..0, former);
+        self.former = Some(former);
     }
 
     /// Opens a file again that had the path before those that are open.
@@ -154,7 +156,10 @@ impl Tailer {
             let key = (meta.dev(), meta.ino(), Arc::clone(topic));
             let ledger = &self.context.ledger;
             let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
-            if known.is_some() || self.context.registry.holder(&key).is_some() {
+            let known = known.map(|known| known.entry().origin.created_ns);
+            // Another inode with its number is not the file that is known.
+            let known = known.is_some_and(|then| then.is_none() || then == created_ns(&meta));
+            if known || self.context.registry.holder(&key).is_some() {
                 continue;
             }
             let taken = self
@@ -180,14 +185,16 @@ impl Tailer {
     fn take_unseen(&mut self, path: &Path) -> Result<bool, Obstacle> {
         let (input, meta) = self.open(path)?;
         // What copytruncate left looks just like it, also of a file whose truncation
-        // was not noticed yet.
-        let is_copy = |life: &Entry| {
-            life.head.len > 0
-                && identity::recognise(&input, meta.len(), life)
-                    .is_ok_and(|same| same == Recognition::Same)
-        };
+        // was not noticed yet. That one still stands at the path.
+        let is_copy = |life: &Entry| identity::is_copy(&input, meta.len(), life).unwrap_or(false);
+        let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
+        let stands = fs::metadata(&self.target.path).ok();
+        let stands = stands.map(|meta| (meta.dev(), meta.ino()));
         let open = self.generations.iter().map(|file| file.ledger().entry());
-        if self.truncated.iter().any(is_copy) || open.into_iter().any(|life| is_copy(&life)) {
+        let mut here = open.chain(ledger.known_at(&self.target.path, topic));
+        let is_copy_of_here = here
+            .any(|life| stands == Some((life.origin.device, life.origin.inode)) && is_copy(&life));
+        if is_copy_of_here || self.truncated.iter().any(is_copy) {
             return Ok(false);
         }
         let Some(claim) = self.claim(&meta, path) else {
@@ -203,10 +210,49 @@ impl Tailer {
         Ok(true)
     }
 
+    /// The copies that copytruncate has just made of a life: they are remembered as
+    /// read, so that nobody takes them for files of their own, also after a restart.
+    pub(super) fn note_copies(&self, life: &Entry) {
+        let since = SystemTime::now() - COPIED_WITHIN;
+        for (path, meta) in rotated::created_since(&self.target.path, since) {
+            let noted = self.note_copy(&path, &meta, life);
+            log::debug!(
+                "a copy of what was truncated path={} noted={noted:?}",
+                as_value(&path)
+            );
+        }
+    }
+
+    /// `None` for a file that is known, is no copy, or cannot be read.
+    fn note_copy(&self, path: &Path, meta: &Metadata, life: &Entry) -> Option<()> {
+        let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
+        let key = (meta.dev(), meta.ino(), Arc::clone(topic));
+        let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
+        if known.is_some() || self.context.registry.holder(&key).is_some() {
+            return None;
+        }
+        let (input, meta) = self.open(path).ok()?;
+        let size = meta.len();
+        if !identity::is_copy(&input, size, life).ok()? {
+            return None;
+        }
+        let inode = (meta.dev(), meta.ino(), created_ns(&meta));
+        ledger.remember_complete(Entry {
+            origin: self.origin(inode, 0),
+            head: identity::head(&input, size).ok()?,
+            position: size,
+            beyond: Vec::new(),
+            window: identity::window(&input, size).ok()?,
+            size,
+            ..life.clone()
+        });
+        Some(())
+    }
+
     /// Names may have moved on between two files, so that the older one is found last.
     fn insert_by_age(&mut self, generation: Generation) {
-        let born = generation.input().created();
-        let younger = |file: &Generation| file.input().created() > born;
+        let born = generation.input().created_ns();
+        let younger = |file: &Generation| file.input().created_ns() > born;
         let at = self.generations.iter().position(younger);
         let at = at.unwrap_or(self.generations.len());
         self.generations.insert(at, generation);
@@ -262,7 +308,12 @@ impl Tailer {
             return Ok(None);
         };
         let (input, meta) = self.open(&path)?;
-        let same = (meta.dev(), meta.ino()) == (origin.device, origin.inode)
+        // Of an empty file only its name, or when it was created, tells that it is it.
+        let evidence = entry.head.len > 0
+            || origin.created_ns.is_some()
+            || rotated::is_rotation_of(&origin.path, &path);
+        let same = evidence
+            && (meta.dev(), meta.ino()) == (origin.device, origin.inode)
             && identity::recognise(&input, meta.len(), entry)? == Recognition::Same;
         Ok(same.then_some(Renamed { path, input, meta }))
     }
