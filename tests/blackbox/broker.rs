@@ -169,6 +169,11 @@ impl Broker {
         taken
     }
 
+    /// The newest producer id: whoever asks from now on gets a higher one.
+    pub fn producer_id(&self) -> i64 {
+        self.cluster.lock().producer_id()
+    }
+
     /// All records of a partition.
     pub fn partition(&self, topic: &str, partition: i32) -> Vec<Record> {
         let mut records = self.records(topic);

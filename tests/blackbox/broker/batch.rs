@@ -26,6 +26,8 @@ pub struct Record {
     pub value: Bytes,
     pub timestamp_ms: i64,
     pub headers: Vec<(String, Option<Bytes>)>,
+    /// Who sent it.
+    pub producer_id: i64,
     /// When it was appended, or decoded as long as it was not.
     pub arrived: Instant,
 }
@@ -151,6 +153,7 @@ pub fn read(bytes: &Bytes) -> Result<Batch, Flaw> {
             headers: headers
                 .map(|(name, value)| (name.to_string(), value))
                 .collect(),
+            producer_id,
             arrived: Instant::now(),
         });
     }

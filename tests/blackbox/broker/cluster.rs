@@ -421,7 +421,7 @@ impl Serving<'_> {
         let response = InitProducerIdResponse::default();
         let Err(code) = result else {
             self.state.producers_made += 1;
-            return response.with_producer_id((999 + self.state.producers_made).into());
+            return response.with_producer_id(self.state.producer_id().into());
         };
         response
             .with_error_code(code)
@@ -578,6 +578,11 @@ impl Topic {
 }
 
 impl State {
+    /// The newest producer id.
+    pub fn producer_id(&self) -> i64 {
+        999 + self.producers_made
+    }
+
     fn draw(&mut self, node: i32, api: ApiKey, topics: &[String]) -> Doom {
         let doom = self
             .faults

@@ -364,6 +364,7 @@ fn records_are_kept_as_they_were_sent_in_every_version_and_codec() {
                 ("a".into(), Some("b".into())),
                 ("null".into(), Option::None),
             ],
+            producer_id: id,
             arrived: records[before + 1].arrived,
         };
         assert_eq!(records[before + 1..], [expected]);
@@ -687,6 +688,7 @@ fn the_oracle_tells_missing_repeated_misordered_and_unexpected_lines() {
                 value: Bytes::from(value.to_owned()),
                 timestamp_ms: 0,
                 headers: vec![],
+                producer_id: 0,
                 arrived: Instant::now(),
             }
         };

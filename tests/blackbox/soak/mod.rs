@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use stage::{Act, Stage};
 
 /// Seeds and steps of an ordinary test run.
-const SEEDS: [u64; 2] = [1, 3];
+const SEEDS: [u64; 3] = [1, 2, 3];
 const STEPS: usize = 120;
 
 #[test]
@@ -53,11 +53,13 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 fn result(seed: u64, time: Duration, stage: &Stage) -> String {
     let tally = &stage.model.tally;
     let count = |act: Act| stage.acts.get(&act).copied().unwrap_or(0);
+    let excused: usize = tally.excused.values().map(|(lines, _)| lines).sum();
     let (first, usage) = (stage.usage_first.unwrap_or_default(), stage.usage);
     format!(
         "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} settled={} lives={} \
-         lines={} bytes={} delivered={} missing=0 repeated={} repeated_after_one_kill={} repeated_span_ms={} \
-         lost_reports={} lost_bytes={} excused={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
+         lines={} bytes={} delivered={} empty={} lost={} excused={} missing={} repeated={} crashes={} \
+         repeated_after_one_crash={} of_at_most={} repeated_span_ms={} lost_reports={} lost_bytes={} \
+         ends_seen={} ends_unseen={} excuses={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
         time.as_secs_f64() / 60.0,
         stage.steps,
         count(Act::Kill),
@@ -68,12 +70,20 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
         tally.lines,
         tally.bytes,
         tally.delivered,
+        tally.empty,
+        tally.lost,
+        excused,
+        tally.missing(),
         tally.repeated,
-        tally.repeated_max,
+        tally.crashes,
+        tally.repeated_max.0,
+        tally.repeated_max.1,
         tally.repeated_span.as_millis(),
         tally.lost_reports,
         tally.lost_bytes,
-        tally.free,
+        stage.seen.0,
+        stage.seen.1,
+        tally.excused,
         first.memory,
         usage.memory,
         first.handles,

@@ -17,11 +17,11 @@ use crate::world::Loss;
 /// Longest line shipped in full; the config of a soak says so.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
 /// What logship writes down once a second, and a loaded machine a little later.
-const WRITTEN_DOWN_AFTER: Duration = Duration::from_millis(2_500);
-/// How long what a killed logship had sent may be on its way to the broker,
-const UNDER_WAY: Duration = Duration::from_secs(1);
-/// and to one that reads slowly.
-const UNDER_WAY_SLOWLY: Duration = Duration::from_secs(20);
+const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(2);
+/// How long it takes from the ledger to the checkpoint's file.
+const WRITING: Duration = Duration::from_millis(300);
+/// How soon logship knows that a record has arrived, when nothing is in the way.
+const ACKED_AFTER: Duration = Duration::from_millis(500);
 /// How long a line that has arrived is remembered, to know it when it comes twice.
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// How soon logship notices whatever is done to a file, on a loaded machine.
@@ -53,9 +53,20 @@ struct Line {
     to: u64,
     /// Of the record that it becomes; none for an empty one, which all look alike.
     hash: Option<u64>,
-    arrived: Option<Instant>,
+    arrived: Option<Arrival>,
+    /// When `/status` first said that it is acknowledged.
+    told: Option<Instant>,
+    /// It was counted as one that need not arrive.
+    excused: bool,
     /// Written where nobody needs to look any more.
     free: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    at: Instant,
+    /// Who sent it: a logship that starts later has higher numbers.
+    producer: i64,
 }
 
 /// What one file held between two truncations.
@@ -77,6 +88,10 @@ pub struct Life {
     pub fate: Fate,
     /// The bytes that logship has known of, at least.
     pub seen: u64,
+    /// Why there may be more than that, when it is over.
+    unseen: &'static str,
+    /// The number of the first line that is not told to be acknowledged.
+    untold: usize,
     /// What `seen` was when, as far back as a kill may reach.
     seen_at: VecDeque<(Instant, u64)>,
     /// Since when logship must know that this life exists.
@@ -106,9 +121,15 @@ pub struct Life {
 #[derive(Debug)]
 struct Crash {
     at: Instant,
+    /// What was acknowledged by then is in the checkpoint.
+    saved: Instant,
+    /// The newest producer then.
+    producer: i64,
     /// The broker was disturbed before, so that acknowledgements may have been late.
     disturbed: bool,
     repeated: usize,
+    /// Lines that may come again.
+    repeated_max: usize,
 }
 
 /// What all came to.
@@ -118,13 +139,45 @@ pub struct Tally {
     pub bytes: u64,
     pub delivered: usize,
     pub repeated: usize,
-    pub repeated_max: usize,
+    /// Lines that came again after one crash: the most, and what there might have been.
+    pub repeated_max: (usize, usize),
+    /// How long before a crash they had arrived, at most; only without broker faults.
     pub repeated_span: Duration,
+    pub crashes: usize,
     pub lost_bytes: u64,
     pub lost_reports: usize,
-    /// Bytes that neither arrived nor were reported, by the reason why they need not.
-    pub free: BTreeMap<&'static str, u64>,
+    /// Lines without bytes, which arrive unknown from each other.
+    pub empty: usize,
+    /// Lines that were reported as lost.
+    pub lost: usize,
+    /// Lines that neither arrived nor were reported, and their bytes, by the reason
+    /// why they need not.
+    pub excused: BTreeMap<&'static str, (usize, u64)>,
+    /// Lines that arrived although they needed not any more.
+    pub excused_in_vain: usize,
     pub lives: usize,
+}
+
+/// Why a line has not arrived.
+enum Absence {
+    Reported,
+    Excused(&'static str),
+    /// It must still arrive.
+    Missing,
+}
+
+impl Tally {
+    /// Lines of which nothing accounts for, when nothing is waited for.
+    pub fn missing(&self) -> usize {
+        let excused: usize = self.excused.values().map(|(lines, _)| lines).sum();
+        let accounted = self.delivered + self.empty + self.lost + excused;
+        (self.lines + self.excused_in_vain).wrapping_sub(accounted)
+    }
+
+    fn excuse(&mut self, reason: &'static str, lines: usize, bytes: u64) {
+        let excused = self.excused.entry(reason).or_default();
+        *excused = (excused.0 + lines, excused.1 + bytes);
+    }
 }
 
 #[derive(Default)]
@@ -145,13 +198,11 @@ pub struct Model {
 }
 
 impl Crash {
-    /// True when logship may not know that a record had arrived at that moment.
-    fn forgets(&self, arrived: Instant) -> bool {
-        let (before, after) = match self.disturbed {
-            true => (UNDER_WAY_SLOWLY, UNDER_WAY_SLOWLY),
-            false => (WRITTEN_DOWN_AFTER, UNDER_WAY),
-        };
-        arrived + before > self.at && arrived < self.at + after
+    /// True when logship may not know any more that a line had arrived.
+    fn forgets(&self, arrival: Arrival, told: Option<Instant>) -> bool {
+        let surely = (!self.disturbed).then(|| arrival.at + ACKED_AFTER);
+        let acked = told.into_iter().chain(surely).min();
+        arrival.producer <= self.producer && acked.is_none_or(|acked| acked + WRITING > self.saved)
     }
 }
 
@@ -225,8 +276,7 @@ impl Model {
 
     /// Logship was killed; `elsewhere` are lives that have left the name that is
     /// looked for, and are found only if they are known.
-    pub fn killed(&mut self, disturbed: bool, elsewhere: impl Fn(&LifeId, &Life) -> bool) {
-        self.crashed(disturbed);
+    pub fn killed(&mut self, elsewhere: impl Fn(&LifeId, &Life) -> bool) {
         let unknown = self.forget_lately_known();
         for (id, life) in self.lives.iter_mut().filter(|(_, life)| !life.judged) {
             life.fate = match life.fate {
@@ -284,6 +334,8 @@ impl Model {
             partial: None,
             fate: Fate::Arrives,
             seen: 0,
+            unseen: "",
+            untold: 0,
             seen_at: VecDeque::new(),
             known: None,
             after_generation: None,
@@ -329,10 +381,13 @@ impl Model {
             to: life.len,
             hash,
             arrived: None,
+            told: None,
+            excused: false,
             free: false,
         });
         life.grew();
         self.tally.lines += 1;
+        self.tally.empty += usize::from(hash.is_none());
         self.tally.bytes += bytes.len() as u64;
         bytes
     }
@@ -345,6 +400,9 @@ impl Model {
         life.len = line.from + written as u64;
         life.lens.pop_back();
         life.grew();
+        let unwritten = line.to - life.len;
+        self.tally.lines -= 1;
+        self.tally.bytes -= unwritten;
     }
 
     /// The rest of the last line is written.
@@ -358,9 +416,24 @@ impl Model {
             to: life.len,
             hash: Some(hash(shipped)),
             arrived: None,
+            told: None,
+            excused: false,
             free: false,
         });
         life.grew();
+        self.tally.lines += 1;
+        self.tally.bytes += rest as u64;
+    }
+
+    /// `/status` said that everything before a position is settled.
+    pub fn acked(life: &mut Life, position: u64) {
+        let now = Instant::now();
+        let from = life.untold.saturating_sub(life.forgotten);
+        let told = life.lines.range_mut(from.min(life.lines.len())..);
+        for line in told.take_while(|line| line.to <= position) {
+            line.told = Some(now);
+            life.untold += 1;
+        }
     }
 
     /// What is written from `from` on is where nobody needs to look.
@@ -379,30 +452,46 @@ impl Model {
         }
     }
 
-    /// The bytes of a life are gone, or out of reach.
-    pub fn ends(&mut self, id: LifeId, fate: Fate) {
+    /// The bytes of a life are gone, or out of reach; `unseen` is why there may be
+    /// some that logship had not seen.
+    pub fn ends(&mut self, id: LifeId, fate: Fate, unseen: &'static str) {
         let life = self.life_mut(id);
         life.closed = true;
+        life.unseen = unseen;
         if life.fate == Fate::Arrives {
             life.fate = fate;
         }
     }
 
     /// The last name of a file is gone, but logship has it open.
-    pub fn is_held(&mut self, id: LifeId) {
+    pub fn is_held(&mut self, id: LifeId, unseen: &'static str) {
         let life = self.life_mut(id);
-        (life.by_handle, life.closed) = (true, true);
+        (life.by_handle, life.closed, life.unseen) = (true, true, unseen);
     }
 
-    /// Logship ended in a way that may repeat lines.
-    pub fn crashed(&mut self, disturbed: bool) {
-        self.crashed = true;
-        self.lives.values_mut().for_each(|life| life.crashed = true);
-        self.crashes.push(Crash {
-            at: Instant::now(),
+    /// Logship ended in a way that may repeat lines; it wrote its checkpoint last at
+    /// `written`, and `producer` was its newest.
+    pub fn crashed(&mut self, written: Option<Instant>, producer: i64, disturbed: bool) {
+        let at = Instant::now();
+        let due = at - WRITTEN_DOWN_AFTER;
+        let mut crash = Crash {
+            at,
+            saved: written.map_or(due, |written| written.max(due)),
+            producer,
             disturbed,
             repeated: 0,
-        });
+            repeated_max: 0,
+        };
+        let lines = self.lives.values().flat_map(|life| &life.lines);
+        let forgotten = |line: &&Line| {
+            line.arrived
+                .is_some_and(|arrival| crash.forgets(arrival, line.told))
+        };
+        crash.repeated_max = lines.filter(forgotten).count();
+        self.crashed = true;
+        self.lives.values_mut().for_each(|life| life.crashed = true);
+        self.crashes.push(crash);
+        self.tally.crashes += 1;
     }
 
     /// What became known since the last checkpoint is not known any more; the
@@ -467,8 +556,14 @@ impl Model {
         if line.hash != Some(hash(&record.value)) {
             return Err("a line that was written otherwise".into());
         }
-        let Some(before) = line.arrived.replace(record.arrived) else {
+        let arrival = Arrival {
+            at: record.arrived,
+            producer: record.producer_id,
+        };
+        let told = line.told;
+        let Some(before) = line.arrived.replace(arrival) else {
             self.tally.delivered += 1;
+            self.tally.excused_in_vain += usize::from(line.excused);
             if life.latest.is_some_and(|latest| number < latest) {
                 return Err(format!(
                     "line {number} came after line {:?} of its file",
@@ -476,28 +571,31 @@ impl Model {
                 ));
             }
             life.latest = Some(number);
-            if !self
-                .crashes
-                .iter()
-                .any(|crash| crash.forgets(record.arrived))
-            {
-                life.known.get_or_insert(record.arrived);
+            let mut forgetful = self.crashes.iter_mut();
+            match forgetful.find(|crash| crash.forgets(arrival, None)) {
+                Some(crash) => crash.repeated_max += 1,
+                None => _ = life.known.get_or_insert(arrival.at),
             }
             return Ok(());
         };
         self.tally.repeated += 1;
         let mut crashes = self.crashes.iter_mut().rev();
-        let excuse = crashes.find(|crash| crash.forgets(before) && record.arrived > crash.at);
+        let excuse =
+            crashes.find(|crash| crash.forgets(before, told) && arrival.producer > crash.producer);
         let Some(crash) = excuse else {
-            let ago = record.arrived - before;
+            let ago = arrival.at - before.at;
+            let told = told.map(|at| at.elapsed());
             return Err(format!(
-                "a line came twice, {ago:?} apart, and no crash explains it"
+                "a line came twice, {ago:?} apart, told to be acknowledged {told:?} ago, and no crash explains it: {:#?}",
+                self.crashes
             ));
         };
+        line.told = None;
         crash.repeated += 1;
-        self.tally.repeated_max = self.tally.repeated_max.max(crash.repeated);
+        let count = (crash.repeated, crash.repeated_max);
+        self.tally.repeated_max = self.tally.repeated_max.max(count);
         if !crash.disturbed {
-            let span = crash.at.saturating_duration_since(before);
+            let span = crash.at.saturating_duration_since(before.at);
             self.tally.repeated_span = self.tally.repeated_span.max(span);
         }
         Ok(())
@@ -540,20 +638,63 @@ impl Model {
 
     /// A range that logship knew of, and that neither arrived nor was reported.
     fn unreported(&self, life: &Life) -> Option<(u64, u64)> {
-        let losses = self.losses.get(&life.inode);
         life.missing().into_iter().find_map(|(from, to)| {
-            let (mut at, to) = (from, to.min(life.seen));
-            let mut again = true;
-            while again && at < to {
-                again = false;
-                for (_, loss) in losses.into_iter().flatten() {
-                    if loss.from <= at && at < loss.to {
-                        (at, again) = (loss.to, true);
-                    }
-                }
-            }
+            let to = to.min(life.seen);
+            let at = self.reported_to(life, from, to);
             (at < to).then_some((at, to))
         })
+    }
+
+    /// How far a range of a life was reported as lost, from its beginning on.
+    fn reported_to(&self, life: &Life, from: u64, to: u64) -> u64 {
+        let losses = self.losses.get(&life.inode);
+        let mut at = from;
+        let mut again = true;
+        while again && at < to {
+            again = false;
+            for (_, loss) in losses.into_iter().flatten() {
+                if loss.from <= at && at < loss.to {
+                    (at, again) = (loss.to, true);
+                }
+            }
+        }
+        at
+    }
+
+    /// Why a line has not arrived.
+    fn absence(&self, life: &Life, line: &Line) -> Absence {
+        let reported = |to| line.from < to && self.reported_to(life, line.from, to) >= to;
+        match life.fate {
+            _ if reported(line.to) => Absence::Reported,
+            _ if line.free => Absence::Excused("written where nobody looks"),
+            Fate::Free(reason) => Absence::Excused(reason),
+            Fate::ArrivesOrIsReported if line.from >= life.seen => Absence::Excused(life.unseen),
+            Fate::ArrivesOrIsReported if reported(life.seen) => Absence::Reported,
+            _ => Absence::Missing,
+        }
+    }
+
+    /// Counts what has not arrived and need not any more.
+    fn judge_absent(&mut self) {
+        let mut absent = Vec::new();
+        for (id, life) in self.lives.iter().filter(|(_, life)| !life.judged) {
+            for (at, line) in life.lines.iter().enumerate() {
+                let due = life.is_over() || line.free;
+                if due && line.arrived.is_none() && line.hash.is_some() && !line.excused {
+                    absent.push((*id, at, self.absence(life, line)));
+                }
+            }
+        }
+        for (id, at, absence) in absent {
+            let line = &mut self.life_mut(id).lines[at];
+            line.excused = true;
+            let bytes = line.to - line.from;
+            match absence {
+                Absence::Reported => self.tally.lost += 1,
+                Absence::Excused(reason) => self.tally.excuse(reason, 1, bytes),
+                Absence::Missing => {}
+            }
+        }
     }
 
     /// Judges what is over, when there is nothing to wait for any more, and
@@ -561,8 +702,12 @@ impl Model {
     pub fn judge(&mut self, kept: &HashSet<LifeId>) {
         self.judge_losses();
         self.judge_empty();
+        self.judge_absent();
         let now = Instant::now();
-        let old = |line: &Line| line.arrived.is_none_or(|at| at + REMEMBERED < now);
+        let old = |line: &Line| {
+            line.arrived
+                .is_none_or(|before| before.at + REMEMBERED < now)
+        };
         for life in self.lives.values_mut() {
             if life.is_over() {
                 continue;
@@ -572,20 +717,17 @@ impl Model {
                 life.forgotten += 1;
             }
         }
+        for crash in &self.crashes {
+            if crash.repeated > crash.repeated_max {
+                let what = format!("more lines came twice than may: {crash:?}");
+                self.wrong.push(what);
+            }
+        }
         self.crashes.retain(|crash| crash.at + 3 * REMEMBERED > now);
         self.crashed = false;
-        let mut free = BTreeMap::<&'static str, u64>::new();
         self.lives.retain(|id, life| {
             if !life.is_over() {
                 return true;
-            }
-            if !life.judged {
-                let reason = match life.fate {
-                    Fate::Free(reason) => reason,
-                    _ => "not seen yet",
-                };
-                let missing: u64 = life.missing().iter().map(|(from, to)| to - from).sum();
-                *free.entry(reason).or_default() += missing;
             }
             life.judged = true;
             life.rounds += 1;
@@ -595,13 +737,11 @@ impl Model {
             }
             stays
         });
-        for (reason, bytes) in free {
-            *self.tally.free.entry(reason).or_default() += bytes;
-        }
     }
 
     /// No loss is said of what arrived, and none of more than is missing.
     fn judge_losses(&mut self) {
+        self.judge_ends_of_losses();
         let inodes: BTreeSet<u64> = self.losses.keys().copied().collect();
         for inode in inodes {
             let over: Vec<&Life> = self
@@ -642,6 +782,24 @@ impl Model {
         self.losses.retain(|_, losses| !losses.is_empty());
     }
 
+    /// No loss is said of bytes that never were.
+    fn judge_ends_of_losses(&mut self) {
+        for (inode, losses) in &self.losses {
+            let lens = self
+                .lives
+                .values()
+                .filter(|life| life.inode == *inode)
+                .map(|life| life.len);
+            let Some(len) = lens.max().filter(|_| !self.haunted.contains(inode)) else {
+                continue;
+            };
+            for (_, loss) in losses.iter().filter(|(_, loss)| loss.to > len) {
+                let what = format!("a loss of what was never written: {}", loss.line);
+                self.wrong.push(what);
+            }
+        }
+    }
+
     /// Empty lines look alike, so they are counted: as many as must, no more than may.
     fn judge_empty(&mut self) {
         let topics: BTreeSet<&'static str> = self.lives.values().map(|life| life.topic).collect();
@@ -661,7 +819,10 @@ impl Model {
                 {
                     may += 1;
                     must += usize::from(!over && !line.free);
-                    line.arrived = Some(Instant::now());
+                    line.arrived = Some(Arrival {
+                        at: Instant::now(),
+                        producer: 0,
+                    });
                 }
             }
             if came < must || (came > may && !self.crashed) {

@@ -184,6 +184,8 @@ pub struct Stage {
     accounts: HashMap<u64, u64>,
     history: VecDeque<String>,
     pub acts: BTreeMap<Act, usize>,
+    /// Lives that ended when all of their bytes were seen, and others that might not.
+    pub seen: (usize, usize),
     pub usage: Usage,
     pub usage_first: Option<Usage>,
 }
@@ -246,6 +248,7 @@ impl Stage {
             accounts: HashMap::new(),
             history: VecDeque::new(),
             acts: BTreeMap::new(),
+            seen: (0, 0),
             usage: Usage::default(),
             usage_first: None,
         }
@@ -447,9 +450,9 @@ impl Stage {
         let old = |n: usize| PathBuf::from(format!("{}.{n}", path.display()));
         if self.slots[slot].rotated.len() == ROTATED_KEPT {
             let life = self.slots[slot].rotated.pop_back().expect("it holds some");
-            self.look();
+            let unseen = self.lets_see(life);
             fs::remove_file(old(ROTATED_KEPT)).unwrap();
-            self.lost_its_name(life);
+            self.lost_its_name(life, unseen);
         }
         for n in (1..=self.slots[slot].rotated.len()).rev() {
             fs::rename(old(n), old(n + 1)).unwrap();
@@ -500,8 +503,8 @@ impl Stage {
         let known = self.model.life(life).known.is_some();
         let inode = self.model.life(life).inode;
         if !wide && !known && !self.holds(inode) {
-            self.model
-                .ends(life, Fate::Free("rotated before it was seen"));
+            let unseen = "rotated before it was seen";
+            self.model.ends(life, Fate::Free(unseen), unseen);
         }
     }
 
@@ -513,13 +516,14 @@ impl Stage {
             return self.rotate(slot);
         }
         let life = self.writer(slot).life;
+        let unseen = self.lets_see(life);
         let before = self.look();
         let path = self.slots[slot].path.clone();
         let fresh = self.world().path("away/new");
         let file = open_for_append(&fresh);
         self.note(format!("replace {} life={life}", self.name(&path)));
         fs::rename(&fresh, &path).unwrap();
-        self.lost_its_name(life);
+        self.lost_its_name(life, unseen);
         self.begin(slot, file, path, before);
     }
 
@@ -529,15 +533,15 @@ impl Stage {
         if !late {
             self.finish_part(slot);
         }
-        self.look();
         let Writer { life, path, .. } = self.writer(slot);
         let (life, path) = (*life, path.clone());
+        let unseen = self.lets_see(life);
         self.note(format!(
             "delete {} life={life} late={late}",
             self.name(&path)
         ));
         fs::remove_file(&path).unwrap();
-        let held = self.lost_its_name(life);
+        let held = self.lost_its_name(life, unseen);
         let from = self.model.life(life).len;
         self.finish_part(slot);
         if !held {
@@ -553,13 +557,13 @@ impl Stage {
     fn move_away(&mut self, slot: usize) {
         self.create(slot);
         self.finish_part(slot);
-        self.look();
         let Writer { life, path, .. } = self.writer(slot);
         let (life, path) = (*life, path.clone());
+        let unseen = self.lets_see(life);
         let whereto = self.world().path(format!("away/{life}"));
         self.note(format!("move {} away life={life}", self.name(&path)));
         fs::rename(&path, whereto).unwrap();
-        self.lost_its_name(life);
+        self.lost_its_name(life, unseen);
         if self.slots[slot].kind == Kind::Linked {
             fs::remove_file(&self.slots[slot].path).unwrap();
         }
@@ -567,16 +571,16 @@ impl Stage {
     }
 
     /// Nothing leads to a file any more but a handle, if there is one. True if so.
-    fn lost_its_name(&mut self, id: LifeId) -> bool {
+    fn lost_its_name(&mut self, id: LifeId, unseen: &'static str) -> bool {
         let life = self.model.life(id);
         if life.links > 0 {
             return true;
         }
         let held = self.holds(life.inode);
         if held {
-            self.model.is_held(id);
+            self.model.is_held(id, unseen);
         } else {
-            self.model.ends(id, Fate::ArrivesOrIsReported);
+            self.model.ends(id, Fate::ArrivesOrIsReported, unseen);
         }
         self.note(format!("  held={held} {}", self.model.life(id).shown()));
         held
@@ -609,13 +613,13 @@ impl Stage {
             fs::copy(&path, &copy).unwrap();
             self.copies.push(copy);
         }
-        self.look();
+        let unseen = self.lets_see(life);
         self.note(format!(
             "truncate {} life={life} clean={clean}",
             self.name(&path)
         ));
         self.writer(slot).file.set_len(0).unwrap();
-        self.next_life(slot, clean);
+        self.next_life(slot, clean, unseen);
         if self.dice.one_in(2) {
             let count = self.dice.between(1, 40);
             self.write(slot, count);
@@ -639,7 +643,7 @@ impl Stage {
         let life = self.writer(slot).life;
         let size = self.model.life(life).len;
         sleep(CLOCK_TICK);
-        self.look();
+        let unseen = self.lets_see(life);
         let whole = self.dice.one_in(2);
         if whole {
             self.writer(slot).file.set_len(0).unwrap();
@@ -648,7 +652,7 @@ impl Stage {
         self.note(format!(
             "rewrite life={life} clean={clean} truncated first={whole}"
         ));
-        self.next_life(slot, clean);
+        self.next_life(slot, clean, unseen);
         let life = self.writer(slot).life;
         let count = self.dice.between(1, 30);
         let bytes = self.model.lines(life, count, &mut self.dice);
@@ -676,7 +680,32 @@ impl Stage {
         true
     }
 
-    fn next_life(&mut self, slot: usize, clean: bool) {
+    /// Before the bytes of a life go: mostly waits until logship knows all of them,
+    /// so that what is lost must be told to the byte. Otherwise, why it may not.
+    fn lets_see(&mut self, id: LifeId) -> &'static str {
+        let patient = !self.dice.one_in(6);
+        self.look();
+        if self.daemon.is_none() {
+            return "gone while logship was down";
+        }
+        let seen = |stage: &Stage| stage.model.life(id).seen >= stage.model.life(id).len;
+        if seen(self) {
+            self.seen.0 += 1;
+            return "";
+        }
+        if !patient {
+            self.seen.1 += 1;
+            return "gone before a look";
+        }
+        self.waits_for(&format!("life {id} to be seen"), |stage| {
+            stage.look();
+            seen(stage)
+        });
+        self.seen.0 += 1;
+        ""
+    }
+
+    fn next_life(&mut self, slot: usize, clean: bool, unseen: &'static str) {
         let writer = self.slots[slot]
             .writer
             .as_mut()
@@ -685,7 +714,7 @@ impl Stage {
         let (old, path) = (writer.life, writer.path.clone());
         let inode = self.model.life(old).inode;
         let known = self.model.life(old).known.is_some();
-        self.model.ends(old, Fate::ArrivesOrIsReported);
+        self.model.ends(old, Fate::ArrivesOrIsReported, unseen);
         let (links, name) = (self.model.life(old).links, self.name(&path));
         let equal_head = clean && self.dice.one_in(3);
         let life = self
@@ -729,7 +758,7 @@ impl Stage {
         self.note(format!("  stopped with {code:?}"));
         match code {
             Some(0) => {}
-            Some(3) if disturbed => self.model.crashed(true),
+            Some(3) if disturbed => self.crashed(true),
             _ => self.wrong(format!("a stop ended with {code:?}")),
         }
         self.check_summary(&ended.stderr);
@@ -744,17 +773,29 @@ impl Stage {
         self.note("kill".into());
         let (disturbed, heard) = (self.is_disturbed(), self.heard);
         daemon.signal(Signal::KILL);
+        let ended = daemon.ends();
+        self.hear(&ended.stderr[heard..]);
+        self.keep_said(&ended.stderr);
+        self.crashed(disturbed);
         let slots = &self.slots;
         let named = |id: &LifeId| {
             let mut written = slots.iter().filter_map(|slot| slot.writer.as_ref());
             written.any(|writer| writer.life == *id)
         };
-        self.model.killed(disturbed, |id, life| {
-            life.topic != Kind::Wide.dir() && !named(id)
-        });
-        let ended = daemon.ends();
-        self.hear(&ended.stderr[heard..]);
-        self.keep_said(&ended.stderr);
+        self.model
+            .killed(|id, life| life.topic != Kind::Wide.dir() && !named(id));
+    }
+
+    /// Logship ended, and may not have written down what has arrived.
+    fn crashed(&mut self, disturbed: bool) {
+        self.listen();
+        let checkpoint = self.world().state_dir().join("checkpoint.json");
+        let age = fs::metadata(checkpoint).and_then(|meta| meta.modified());
+        let written = age
+            .ok()
+            .and_then(|at| Instant::now().checked_sub(at.elapsed().unwrap_or_default()));
+        let producer = self.broker.producer_id();
+        self.model.crashed(written, producer, disturbed);
     }
 
     fn reload(&mut self) {
@@ -866,6 +907,7 @@ impl Stage {
                 .is_some_and(|least| file.generation >= least);
             if file.generation == newest && (life.known.is_some() || is_of_it) {
                 Model::sees(life, file.size);
+                Model::acked(life, file.position);
             }
         }
     }
@@ -967,11 +1009,13 @@ impl Stage {
             last = Some(report);
             lag == 0
         });
-        self.check_report(&last.expect("it was asked"));
+        let report = last.expect("it was asked");
+        self.learn(&report);
+        self.check_report(&report);
         self.listen();
         let kept = self.lives_with_a_name();
         for life in self.model.not_among(&kept) {
-            self.model.ends(life, Fate::Arrives);
+            self.model.ends(life, Fate::Arrives, "");
         }
         self.model.judge(&kept);
         self.check_usage();
