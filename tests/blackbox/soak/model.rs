@@ -230,6 +230,16 @@ impl Life {
         old.filter(|_| up).map(|(_, len)| *len)
     }
 
+    /// A logship that starts again knows of no more bytes than the one before had
+    /// seen at a moment.
+    fn forget_seen_since(&mut self, saved: Instant) {
+        let before = self.seen_at.iter().rev().find(|(at, _)| *at <= saved);
+        let seen = before.map_or(0, |(_, seen)| *seen);
+        if seen < self.seen {
+            (self.seen, self.unseen) = (seen, "not written down when it was killed");
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.closed || self.fate != Fate::Arrives
     }
@@ -274,17 +284,22 @@ impl Model {
         }
     }
 
-    /// Logship was killed; `elsewhere` are lives that have left the name that is
-    /// looked for, and are found only if they are known.
+    /// Logship was killed after a crash was noted: it knows what its checkpoint says.
+    /// `elsewhere` are lives that have left the name that is looked for, and are found
+    /// only if they are known.
     pub fn killed(&mut self, elsewhere: impl Fn(&LifeId, &Life) -> bool) {
-        let unknown = self.forget_lately_known();
+        let saved = self.crashes.last().expect("it was just noted").saved - WRITING;
         for (id, life) in self.lives.iter_mut().filter(|(_, life)| !life.judged) {
+            let unknown = life.known.is_none_or(|since| since > saved);
+            if unknown && !life.is_over() {
+                life.known = None;
+            }
+            life.forget_seen_since(saved);
             life.fate = match life.fate {
-                Fate::Arrives if life.by_handle => Fate::Free("held by a process that was killed"),
-                Fate::Arrives if unknown.contains(id) && elsewhere(id, life) => {
+                Fate::Arrives if life.by_handle => Fate::ArrivesOrIsReported,
+                Fate::Arrives if unknown && !life.is_over() && elsewhere(id, life) => {
                     Fate::Free("rotated, and not written down")
                 }
-                Fate::ArrivesOrIsReported => Fate::Free("over when it was killed"),
                 fate => fate,
             };
         }
@@ -299,7 +314,7 @@ impl Model {
         while life
             .seen_at
             .get(1)
-            .is_some_and(|(at, _)| at.elapsed() > WRITTEN_DOWN_AFTER)
+            .is_some_and(|(at, _)| at.elapsed() > 2 * WRITTEN_DOWN_AFTER)
         {
             life.seen_at.pop_front();
         }
@@ -492,22 +507,6 @@ impl Model {
         self.lives.values_mut().for_each(|life| life.crashed = true);
         self.crashes.push(crash);
         self.tally.crashes += 1;
-    }
-
-    /// What became known since the last checkpoint is not known any more; the
-    /// lives of which nothing is.
-    fn forget_lately_known(&mut self) -> HashSet<LifeId> {
-        let then = Instant::now().checked_sub(WRITTEN_DOWN_AFTER);
-        let mut unknown = HashSet::new();
-        for (id, life) in self.lives.iter_mut().filter(|(_, life)| !life.is_over()) {
-            if life.known.is_none_or(|since| Some(since) > then) {
-                life.known = None;
-                unknown.insert(*id);
-            }
-            let before = life.seen_at.iter().rev().find(|(at, _)| Some(*at) <= then);
-            life.seen = before.map_or(0, |(_, seen)| *seen);
-        }
-        unknown
     }
 
     /// Lives that are neither over nor among these.
