@@ -1154,8 +1154,7 @@ impl Ended {
     /// The ranges that were given up by choice, as they were told.
     pub fn drops(&self) -> Vec<Loss> {
         let told = self.stderr.lines();
-        told.filter_map(|line| Loss::told_as("dropped path=", line))
-            .collect()
+        told.filter_map(Loss::by_choice_in_line).collect()
     }
 
     /// Fails with everything that is known of the run.
@@ -1220,6 +1219,11 @@ impl Loss {
     /// What a line tells of a loss, if it tells of one.
     pub fn in_line(line: &str) -> Option<Loss> {
         Loss::told_as("lost path=", line)
+    }
+
+    /// What a line tells of bytes that were given up by choice, if it tells of some.
+    pub fn by_choice_in_line(line: &str) -> Option<Loss> {
+        Loss::told_as("dropped path=", line)
     }
 
     fn told_as(words: &str, line: &str) -> Option<Loss> {

@@ -57,7 +57,7 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
     let (first, usage) = (stage.usage_first.unwrap_or_default(), stage.usage);
     format!(
         "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} settled={} lives={} \
-         lines={} bytes={} delivered={} empty={} lost={} excused={} missing={} repeated={} crashes={} \
+         lines={} bytes={} delivered={} empty={} dropped={} lost={} excused={} missing={} repeated={} crashes={} \
          repeated_after_one_crash={} of_at_most={} repeated_span_ms={} lost_reports={} lost_bytes={} \
          ends_seen={} ends_unseen={} excuses={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
         time.as_secs_f64() / 60.0,
@@ -71,6 +71,7 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
         tally.bytes,
         tally.delivered,
         tally.empty,
+        tally.dropped,
         tally.lost,
         excused,
         tally.missing(),

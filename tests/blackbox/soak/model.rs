@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use serde_json::Value;
+
 use crate::broker::Record;
 use crate::dice::Dice;
 use crate::world::Loss;
@@ -53,9 +56,13 @@ struct Line {
     to: u64,
     /// Of the record that it becomes; none for an empty one, which all look alike.
     hash: Option<u64>,
+    /// ... and of its text, where bytes that are none are replaced.
+    text_hash: Option<u64>,
     arrived: Option<Arrival>,
     /// When `/status` first said that it is acknowledged.
     told: Option<Instant>,
+    /// Logship said that it gave it up by choice.
+    dropped: bool,
     /// It was counted as one that need not arrive.
     excused: bool,
     /// Written where nobody needs to look any more.
@@ -81,8 +88,8 @@ pub struct Life {
     lines: VecDeque<Line>,
     /// Lines before `lines`, which have arrived and are forgotten.
     forgotten: usize,
-    /// The highest number that has arrived.
-    latest: Option<usize>,
+    /// The highest number that has arrived under each name of its topic.
+    latest: [Option<usize>; 2],
     /// Where an unfinished line begins.
     partial: Option<u64>,
     pub fate: Fate,
@@ -103,6 +110,11 @@ pub struct Life {
     /// How long it was when, as far back as logship has time to notice.
     lens: VecDeque<(Instant, u64)>,
     begun: Instant,
+    ended: Option<Instant>,
+    /// NUL bytes that it begins with.
+    hole: u64,
+    /// Some of it was given up by choice.
+    drops: bool,
     equal_head: bool,
     /// Only a handle that logship holds leads to it.
     by_handle: bool,
@@ -150,6 +162,8 @@ pub struct Tally {
     pub empty: usize,
     /// Lines that were reported as lost.
     pub lost: usize,
+    /// Lines that were reported as given up by choice.
+    pub dropped: usize,
     /// Lines that neither arrived nor were reported, and their bytes, by the reason
     /// why they need not.
     pub excused: BTreeMap<&'static str, (usize, u64)>,
@@ -160,6 +174,7 @@ pub struct Tally {
 
 /// Why a line has not arrived.
 enum Absence {
+    Dropped,
     Reported,
     Excused(&'static str),
     /// It must still arrive.
@@ -170,7 +185,7 @@ impl Tally {
     /// Lines of which nothing accounts for, when nothing is waited for.
     pub fn missing(&self) -> usize {
         let excused: usize = self.excused.values().map(|(lines, _)| lines).sum();
-        let accounted = self.delivered + self.empty + self.lost + excused;
+        let accounted = self.delivered + self.empty + self.dropped + self.lost + excused;
         (self.lines + self.excused_in_vain).wrapping_sub(accounted)
     }
 
@@ -193,6 +208,8 @@ pub struct Model {
     empty: BTreeMap<&'static str, usize>,
     /// A crash since the last judgement.
     crashed: bool,
+    /// Bytes of all holes.
+    pub holes: u64,
     pub wrong: Vec<String>,
     pub tally: Tally,
 }
@@ -203,6 +220,13 @@ impl Crash {
         let surely = (!self.disturbed).then(|| arrival.at + ACKED_AFTER);
         let acked = told.into_iter().chain(surely).min();
         arrival.producer <= self.producer && acked.is_none_or(|acked| acked + WRITING > self.saved)
+    }
+}
+
+impl Line {
+    /// It has not arrived, and nobody said that it was given up.
+    fn is_awaited(&self) -> bool {
+        self.arrived.is_none() && !self.dropped && self.hash.is_some()
     }
 }
 
@@ -240,16 +264,32 @@ impl Life {
         }
     }
 
-    fn is_over(&self) -> bool {
+    /// Whole lines are given up, and nothing else.
+    fn may_drop(&self, drop: &Loss) -> bool {
+        let mut lines = self.lines.iter();
+        lines.any(|line| line.from == drop.from) && lines.any(|line| line.to == drop.to)
+            || self
+                .lines
+                .iter()
+                .any(|line| (line.from, line.to) == (drop.from, drop.to))
+    }
+
+    /// A loss begins where a line does, and ends where the file did at the latest.
+    fn may_lose(&self, loss: &Loss) -> bool {
+        let mut begins = self.lines.iter().map(|line| line.from);
+        let begins_so = begins.any(|from| from == loss.from)
+            || self.partial == Some(loss.from)
+            || loss.from == 0;
+        begins_so && loss.to <= self.len
+    }
+
+    pub fn is_over(&self) -> bool {
         self.closed || self.fate != Fate::Arrives
     }
 
     /// What has not arrived, as ranges of bytes.
     fn missing(&self) -> Vec<(u64, u64)> {
-        let late = self
-            .lines
-            .iter()
-            .filter(|line| line.arrived.is_none() && line.hash.is_some());
+        let late = self.lines.iter().filter(|line| line.is_awaited());
         let mut ranges: Vec<_> = late.map(|line| (line.from, line.to)).collect();
         ranges.extend(self.partial.map(|from| (from, self.len)));
         ranges
@@ -345,7 +385,7 @@ impl Model {
             len: 0,
             lines: VecDeque::new(),
             forgotten: 0,
-            latest: None,
+            latest: [None; 2],
             partial: None,
             fate: Fate::Arrives,
             seen: 0,
@@ -357,6 +397,9 @@ impl Model {
             links: 0,
             lens: VecDeque::from([(Instant::now(), 0)]),
             begun: Instant::now(),
+            ended: None,
+            hole: 0,
+            drops: false,
             equal_head,
             by_handle: false,
             closed: false,
@@ -366,6 +409,14 @@ impl Model {
         };
         self.lives.insert(self.next, life);
         self.next
+    }
+
+    /// A writer went on where it was in a file that was emptied: it begins with NULs.
+    pub fn has_hole(&mut self, id: LifeId, bytes: u64) {
+        self.holes += bytes;
+        let life = self.life_mut(id);
+        (life.hole, life.len) = (bytes, bytes);
+        life.grew();
     }
 
     /// The bytes of lines that are about to be written.
@@ -388,6 +439,7 @@ impl Model {
         };
         let value = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
         let hash = (!value.is_empty()).then(|| hash(value));
+        let text_hash = hash.map(|_| text_hash(value));
         bytes.extend_from_slice(end);
         let from = life.len;
         life.len += bytes.len() as u64;
@@ -395,8 +447,10 @@ impl Model {
             from,
             to: life.len,
             hash,
+            text_hash,
             arrived: None,
             told: None,
+            dropped: false,
             excused: false,
             free: false,
         });
@@ -430,8 +484,10 @@ impl Model {
             from,
             to: life.len,
             hash: Some(hash(shipped)),
+            text_hash: Some(text_hash(shipped)),
             arrived: None,
             told: None,
+            dropped: false,
             excused: false,
             free: false,
         });
@@ -472,6 +528,7 @@ impl Model {
     pub fn ends(&mut self, id: LifeId, fate: Fate, unseen: &'static str) {
         let life = self.life_mut(id);
         life.closed = true;
+        life.ended = Some(Instant::now());
         life.unseen = unseen;
         if life.fate == Fate::Arrives {
             life.fate = fate;
@@ -482,6 +539,7 @@ impl Model {
     pub fn is_held(&mut self, id: LifeId, unseen: &'static str) {
         let life = self.life_mut(id);
         (life.by_handle, life.closed, life.unseen) = (true, true, unseen);
+        life.ended = Some(Instant::now());
     }
 
     /// Logship ended in a way that may repeat lines; it wrote its checkpoint last at
@@ -518,13 +576,14 @@ impl Model {
             .collect()
     }
 
-    /// A record has arrived.
-    pub fn arrived(&mut self, topic: &'static str, record: &Record) {
-        if record.value.is_empty() {
+    /// A record has arrived, under one of the names of a topic.
+    pub fn arrived(&mut self, topic: &'static str, name: usize, record: &Record) {
+        let message = message(&record.value);
+        if message.is_empty() {
             *self.empty.entry(topic).or_default() += 1;
             return;
         }
-        if let Err(problem) = self.try_arrived(topic, record) {
+        if let Err(problem) = self.try_arrived(topic, name, &message, record) {
             let value = &record.value[..record.value.len().min(100)];
             self.wrong.push(format!(
                 "{problem}: \"{}\" ({} bytes) in '{topic}' at {}:{}",
@@ -536,8 +595,14 @@ impl Model {
         }
     }
 
-    fn try_arrived(&mut self, topic: &str, record: &Record) -> Result<(), String> {
-        let (id, number) = name_of(&record.value).ok_or("no line that was written")?;
+    fn try_arrived(
+        &mut self,
+        topic: &str,
+        name: usize,
+        message: &Message,
+        record: &Record,
+    ) -> Result<(), String> {
+        let (id, number) = name_of(message.bytes()).ok_or("no line that was written")?;
         let life = self
             .lives
             .get_mut(&id)
@@ -552,7 +617,11 @@ impl Model {
             .lines
             .get_mut(at)
             .ok_or("a line that is not written yet")?;
-        if line.hash != Some(hash(&record.value)) {
+        let expected = match message {
+            Message::Raw(_) => line.hash,
+            Message::Json(_) => line.text_hash,
+        };
+        if expected != Some(hash(message.bytes())) {
             return Err("a line that was written otherwise".into());
         }
         let arrival = Arrival {
@@ -563,13 +632,15 @@ impl Model {
         let Some(before) = line.arrived.replace(arrival) else {
             self.tally.delivered += 1;
             self.tally.excused_in_vain += usize::from(line.excused);
-            if life.latest.is_some_and(|latest| number < latest) {
+            if line.dropped && !life.crashed {
+                return Err(format!("line {number} was dropped, they say"));
+            }
+            let latest = life.latest[name].replace(number);
+            if latest.is_some_and(|latest| number < latest) {
                 return Err(format!(
-                    "line {number} came after line {:?} of its file",
-                    life.latest
+                    "line {number} came after line {latest:?} of its file"
                 ));
             }
-            life.latest = Some(number);
             let mut forgetful = self.crashes.iter_mut();
             match forgetful.find(|crash| crash.forgets(arrival, None)) {
                 Some(crash) => crash.repeated_max += 1,
@@ -612,10 +683,23 @@ impl Model {
         losses.push((Instant::now(), loss));
     }
 
+    /// Logship said that it gave something up by choice.
+    pub fn dropped(&mut self, drop: &Loss) {
+        let mut lives = self.lives.values_mut().rev();
+        let Some(life) = lives.find(|life| life.inode == drop.inode && life.may_drop(drop)) else {
+            let what = format!("something was dropped that fits no lines: {}", drop.line);
+            return self.wrong.push(what);
+        };
+        life.drops = true;
+        for line in &mut life.lines {
+            line.dropped |= drop.from <= line.from && line.to <= drop.to;
+        }
+    }
+
     /// True when every line of a life that can arrive has arrived.
     pub fn has_arrived(&self, id: LifeId) -> bool {
         let mut lines = self.life(id).lines.iter();
-        lines.all(|line| line.arrived.is_some() || line.free || line.hash.is_none())
+        lines.all(|line| !line.is_awaited() || line.free)
     }
 
     /// What is still to come before anything can be judged; none when nothing is.
@@ -624,8 +708,7 @@ impl Model {
             let range = match life.fate {
                 Fate::Arrives if !life.judged => {
                     let mut lines = life.lines.iter();
-                    let late = lines
-                        .find(|line| line.arrived.is_none() && !line.free && line.hash.is_some())?;
+                    let late = lines.find(|line| line.is_awaited() && !line.free)?;
                     (late.from, late.to)
                 }
                 Fate::ArrivesOrIsReported if !life.judged => self.unreported(life)?,
@@ -664,6 +747,7 @@ impl Model {
     fn absence(&self, life: &Life, line: &Line) -> Absence {
         let reported = |to| line.from < to && self.reported_to(life, line.from, to) >= to;
         match life.fate {
+            _ if line.dropped => Absence::Dropped,
             _ if reported(line.to) => Absence::Reported,
             _ if line.free => Absence::Excused("written where nobody looks"),
             Fate::Free(reason) => Absence::Excused(reason),
@@ -678,8 +762,9 @@ impl Model {
         let mut absent = Vec::new();
         for (id, life) in self.lives.iter().filter(|(_, life)| !life.judged) {
             for (at, line) in life.lines.iter().enumerate() {
-                let due = life.is_over() || line.free;
-                if due && line.arrived.is_none() && line.hash.is_some() && !line.excused {
+                let due = life.is_over() || line.free || line.dropped;
+                let absent_now = line.arrived.is_none() && line.hash.is_some();
+                if due && absent_now && !line.excused {
                     absent.push((*id, at, self.absence(life, line)));
                 }
             }
@@ -689,6 +774,7 @@ impl Model {
             line.excused = true;
             let bytes = line.to - line.from;
             match absence {
+                Absence::Dropped => self.tally.dropped += 1,
                 Absence::Reported => self.tally.lost += 1,
                 Absence::Excused(reason) => self.tally.excuse(reason, 1, bytes),
                 Absence::Missing => {}
@@ -761,8 +847,10 @@ impl Model {
                 .filter(|line| line.hash.is_none())
                 .map(|line| line.to - line.from)
                 .sum();
-            let crashed = over.iter().any(|life| life.crashed) || self.haunted.contains(&inode);
-            if lost > missing + empty && !crashed && !over.is_empty() {
+            let holes: u64 = over.iter().map(|life| life.hole).sum();
+            let crashed =
+                over.iter().any(|life| life.crashed || life.drops) || self.haunted.contains(&inode);
+            if lost > missing + empty + holes && !crashed && !over.is_empty() {
                 let over: Vec<String> = over.iter().map(|life| life.shown()).collect();
                 let lines: Vec<&str> = losses.iter().map(|(_, loss)| loss.line.as_str()).collect();
                 self.wrong.push(format!(
@@ -781,20 +869,19 @@ impl Model {
         self.losses.retain(|_, losses| !losses.is_empty());
     }
 
-    /// No loss is said of bytes that never were.
+    /// No loss is said of bytes that never were, nor of a part of a line.
     fn judge_ends_of_losses(&mut self) {
         for (inode, losses) in &self.losses {
-            let lens = self
-                .lives
-                .values()
-                .filter(|life| life.inode == *inode)
-                .map(|life| life.len);
-            let Some(len) = lens.max().filter(|_| !self.haunted.contains(inode)) else {
-                continue;
-            };
-            for (_, loss) in losses.iter().filter(|(_, loss)| loss.to > len) {
-                let what = format!("a loss of what was never written: {}", loss.line);
-                self.wrong.push(what);
+            for (heard, loss) in losses {
+                let ended = |life: &&Life| {
+                    life.inode == *inode && life.ended.is_some_and(|ended| ended < *heard)
+                };
+                let mut over = self.lives.values().filter(ended).peekable();
+                let known = over.peek().is_some() && !self.haunted.contains(inode);
+                if known && !over.any(|life| life.may_lose(loss)) {
+                    let what = format!("a loss that fits no life of its file: {}", loss.line);
+                    self.wrong.push(what);
+                }
             }
         }
     }
@@ -817,7 +904,7 @@ impl Model {
                     .filter(|line| line.hash.is_none() && line.arrived.is_none())
                 {
                     may += 1;
-                    must += usize::from(!over && !line.free);
+                    must += usize::from(!over && !line.free && !line.dropped);
                     line.arrived = Some(Arrival {
                         at: Instant::now(),
                         producer: 0,
@@ -885,6 +972,40 @@ fn content(
     (value, end)
 }
 
+/// What a record says of a line.
+enum Message {
+    Raw(Bytes),
+    Json(String),
+}
+
+impl Message {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Message::Raw(bytes) => bytes,
+            Message::Json(text) => text.as_bytes(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+}
+
+/// The line in a record of either format.
+fn message(value: &Bytes) -> Message {
+    let object: Option<Value> = value
+        .starts_with(b"{\"@timestamp\"")
+        .then(|| serde_json::from_slice(value).ok())
+        .flatten();
+    match object
+        .as_ref()
+        .and_then(|object| object["message"].as_str())
+    {
+        Some(text) => Message::Json(text.to_owned()),
+        None => Message::Raw(value.clone()),
+    }
+}
+
 /// Life and number of the line that a record is.
 fn name_of(value: &[u8]) -> Option<(LifeId, usize)> {
     let value = value
@@ -894,6 +1015,10 @@ fn name_of(value: &[u8]) -> Option<(LifeId, usize)> {
     let name = value.split(|byte| *byte == b' ').next()?;
     let (life, number) = std::str::from_utf8(name).ok()?.split_once('.')?;
     Some((life.parse().ok()?, number.parse().ok()?))
+}
+
+fn text_hash(bytes: &[u8]) -> u64 {
+    hash(String::from_utf8_lossy(bytes).as_bytes())
 }
 
 fn hash(bytes: &[u8]) -> u64 {
