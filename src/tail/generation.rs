@@ -82,10 +82,11 @@ impl Generation {
             epoch: ledger.flow().epoch(),
             input,
             claim,
-            ledger,
             job,
             last,
-            unsure: last.may_hide_a_change(),
+            // An account that was opened on a shorter file knows less of its head.
+            unsure: last.may_hide_a_change() || identity::may_grow(ledger.head(), last.size),
+            ledger,
             just_looked: false,
             skip_nuls: false,
             at_end_since: None,
@@ -431,6 +432,7 @@ mod tests {
     use crate::ledger::{Ledger, Origin};
     use crate::queue;
     use crate::record::Shape;
+    use crate::tail::input::CLOCK_TICK;
     use crate::tail::{Handles, ReadFrom};
 
     /// A file, somebody who reads it, and where its lines go.
@@ -495,6 +497,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// An account that was opened on an empty file kept the fingerprint of nothing when
+    /// the file was opened again, grown: no copy of it was known by its head, and the
+    /// lines of the one that copytruncate made came twice.
+    #[test]
+    fn a_file_that_grew_while_nobody_had_it_open_has_the_head_that_it_grew() {
+        let mut scene = Scene::of(b"");
+        scene.file.write_all_at(b"one\ntwo\n", 0).unwrap();
+        std::thread::sleep(2 * CLOCK_TICK); // so that the next look is believed
+        let Generation {
+            input, ledger, job, ..
+        } = scene.generation;
+        scene.generation = Generation::new(input, None, &ledger, job, false).unwrap();
+
+        scene.read_all();
+
+        let head = identity::head(&scene.generation.input, 8).unwrap();
+        assert_eq!(ledger.head(), head);
     }
 
     /// Between looking and reading there is time for a truncation and for a
