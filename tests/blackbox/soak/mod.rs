@@ -62,7 +62,7 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
          ends_seen={} ends_unseen={} excuses={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
         time.as_secs_f64() / 60.0,
         stage.steps,
-        count(Act::Kill),
+        count(Act::Kill) + count(Act::KillRested),
         count(Act::Stop),
         count(Act::Break),
         count(Act::Settle),

@@ -41,6 +41,10 @@ const HOLE_MAX: u64 = 32 << 10;
 const CLOCK_TICK: Duration = Duration::from_millis(25);
 /// By then a logship that can breathe has seen what was written.
 const SEEN_AFTER: Duration = Duration::from_millis(700);
+/// By then a producer gives back what it cannot send.
+const STALLED_AFTER: Duration = Duration::from_millis(1_300);
+/// By then what was acknowledged is written down.
+const RESTED_AFTER: Duration = Duration::from_millis(2_400);
 /// How far apart rotations are of which logship must see each.
 const GENERATION: Duration = Duration::from_millis(250);
 /// How long acknowledgements may be late after the broker was mended.
@@ -145,9 +149,11 @@ pub enum Act {
     Sleep,
     Stop,
     Kill,
+    KillRested,
     Start,
     Reload,
     ReloadBehind,
+    Stall,
     Break,
     Mend,
     Settle,
@@ -175,9 +181,11 @@ const WEIGHTS: &[(usize, Act)] = &[
     (4, Act::Sleep),
     (3, Act::Stop),
     (3, Act::Kill),
+    (2, Act::KillRested),
     (8, Act::Start),
     (2, Act::Reload),
     (3, Act::ReloadBehind),
+    (2, Act::Stall),
     (5, Act::Break),
     (6, Act::Mend),
     (3, Act::Settle),
@@ -394,15 +402,22 @@ impl Stage {
             }
             Act::Stop => self.stop(),
             Act::Kill => self.kill(),
+            Act::KillRested => self.kill_rested(slot),
             Act::Start => self.start(),
             Act::Reload => self.reload(),
             Act::ReloadBehind => {
-                self.break_broker_by(0);
+                let away = self.dice.one_in(2);
+                if away {
+                    self.break_broker_by(0);
+                } else {
+                    self.fall_silent(); // with batches on their way
+                }
                 self.write(slot, 50);
                 sleep(SEEN_AFTER);
                 self.reload(); // what the old producers hold comes back
                 self.write(slot, 3);
             }
+            Act::Stall => self.stall(slot),
             Act::Break => self.break_broker(),
             Act::Mend => self.mend_broker(),
             Act::Settle => self.settle(),
@@ -529,8 +544,9 @@ impl Stage {
         let path = self.slots[slot].path.clone();
         let old = |n: usize| PathBuf::from(format!("{}.{n}", path.display()));
         if self.slots[slot].rotated.len() == ROTATED_KEPT {
-            let life = self.slots[slot].rotated.pop_back().expect("it holds some");
+            let life = *self.slots[slot].rotated.back().expect("it holds some");
             let unseen = self.lets_see(life);
+            self.slots[slot].rotated.pop_back();
             fs::remove_file(old(ROTATED_KEPT)).unwrap();
             self.lost_its_name(life, unseen);
         }
@@ -670,9 +686,10 @@ impl Stage {
             .collect::<Vec<_>>()
         {
             let path = self.slots[slot].path.clone();
-            while let Some(life) = self.slots[slot].rotated.pop_back() {
-                let n = self.slots[slot].rotated.len() + 1;
+            while let Some(life) = self.slots[slot].rotated.back().copied() {
+                let n = self.slots[slot].rotated.len();
                 let unseen = self.lets_see(life);
+                self.slots[slot].rotated.pop_back();
                 fs::remove_file(format!("{}.{n}", path.display())).unwrap();
                 self.lost_its_name(life, unseen);
             }
@@ -847,7 +864,10 @@ impl Stage {
         if self.daemon.is_none() {
             return "gone while logship was down";
         }
-        let seen = |stage: &Stage| stage.model.life(id).seen >= stage.model.life(id).len;
+        let seen = |stage: &Stage| {
+            let life = stage.model.life(id);
+            life.seen >= life.len || stage.model.has_arrived(id)
+        };
         if seen(self) {
             self.seen.0 += 1;
             return "";
@@ -945,6 +965,21 @@ impl Stage {
         };
         let wide = |life: &Life| [Kind::Wide.dir(), Kind::Drop.dir()].contains(&life.topic);
         self.model.killed(|id, life| !wide(life) && !named(id));
+    }
+
+    /// A kill after everything was acknowledged, and had the time to be written down:
+    /// nothing may come twice.
+    fn kill_rested(&mut self, slot: usize) {
+        self.write(slot, 20);
+        let life = self.writer(slot).life;
+        if self.daemon.is_some() && !self.broken {
+            self.waits_for(&format!("life {life} to arrive"), |stage| {
+                stage.model.has_arrived(life)
+            });
+            self.look();
+            sleep(RESTED_AFTER);
+        }
+        self.kill();
     }
 
     /// Logship ended, and may not have written down what has arrived.
@@ -1168,6 +1203,28 @@ impl Stage {
         }
         self.note(format!("break the broker, way {how}"));
         self.broken = true;
+    }
+
+    /// No batch is processed or answered from now on.
+    fn fall_silent(&mut self) {
+        self.note("the broker falls silent".into());
+        self.broker.clear_faults();
+        let silence = Fault::of(Misdeed::Silence).on(ApiKey::Produce);
+        self.broker.fault(silence);
+        self.broken = true;
+    }
+
+    /// More than the queue holds waits for a broker that takes nothing, so that it
+    /// comes back; and then for one that takes all.
+    fn stall(&mut self, slot: usize) {
+        let way = *self.dice.pick(&[0, 8]);
+        self.break_broker_by(way);
+        for slot in [slot, (slot + 1) % self.slots.len(), slot] {
+            self.write(slot, 2_000);
+        }
+        sleep(STALLED_AFTER);
+        self.mend_broker();
+        self.write(slot, 100);
     }
 
     fn move_leaders(&mut self, node: i32) {
