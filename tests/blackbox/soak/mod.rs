@@ -39,6 +39,7 @@ fn run(seed: u64, until: Option<Instant>, steps: usize) {
     }
     stage.settle();
     println!("{}", result(seed, begun.elapsed(), &stage));
+    assert_eq!(stage.model.tally.missing(), 0, "lines nothing accounts for");
 }
 
 fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -49,23 +50,24 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
     Some(value)
 }
 
-/// One line that says what was done and what came of it.
+/// One line that says what was done and what came of it. Whoever adds several up
+/// takes the highest of a figure whose name ends in `_max`.
 fn result(seed: u64, time: Duration, stage: &Stage) -> String {
     let tally = &stage.model.tally;
     let count = |act: Act| stage.acts.get(&act).copied().unwrap_or(0);
     let excused: usize = tally.excused.values().map(|(lines, _)| lines).sum();
     let (first, usage) = (stage.usage_first.unwrap_or_default(), stage.usage);
-    format!(
-        "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} settled={} lives={} \
-         lines={} bytes={} delivered={} empty={} dropped={} lost={} excused={} missing={} repeated={} crashes={} \
-         repeated_after_one_crash={} of_at_most={} repeated_span_ms={} lost_reports={} lost_bytes={} \
-         ends_seen={} ends_unseen={} excuses={:?} memory={}..{} handles={}..{} threads={}..{} acts={:?}",
+    let mut line = format!(
+        "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} lives={} lines={} bytes={} \
+         delivered={} empty={} dropped={} lost={} excused={excused} missing={} repeated={} crashes={} \
+         repeated_after_one_crash_max={} of_possible_max={} repeated_span_ms_max={} lost_reports={} \
+         lost_bytes={} ends_seen={} ends_unseen={} memory_first_max={} memory_max={} handles_max={} \
+         threads_max={}",
         time.as_secs_f64() / 60.0,
         stage.steps,
         count(Act::Kill) + count(Act::KillRested),
         count(Act::Stop),
-        count(Act::Break),
-        count(Act::Settle),
+        stage.faults,
         tally.lives,
         tally.lines,
         tally.bytes,
@@ -73,7 +75,6 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
         tally.empty,
         tally.dropped,
         tally.lost,
-        excused,
         tally.missing(),
         tally.repeated,
         tally.crashes,
@@ -84,13 +85,17 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
         tally.lost_bytes,
         stage.seen.0,
         stage.seen.1,
-        tally.excused,
         first.memory,
         usage.memory,
-        first.handles,
         usage.handles,
-        first.threads,
         usage.threads,
-        stage.acts,
-    )
+    );
+    for (reason, (lines, bytes)) in &tally.excused {
+        let reason = reason.replace(' ', "-");
+        line += &format!(" excused-{reason}={lines} excused-bytes-{reason}={bytes}");
+    }
+    for (act, times) in &stage.acts {
+        line += &format!(" act-{act:?}={times}");
+    }
+    line
 }

@@ -252,6 +252,8 @@ pub struct Stage {
     accounts: HashMap<u64, u64>,
     history: VecDeque<String>,
     pub acts: BTreeMap<Act, usize>,
+    /// How often the broker was broken.
+    pub faults: usize,
     /// Lives that ended when all of their bytes were seen, and others that might not.
     pub seen: (usize, usize),
     pub usage: Usage,
@@ -332,6 +334,7 @@ impl Stage {
             accounts: HashMap::new(),
             history: VecDeque::new(),
             acts: BTreeMap::new(),
+            faults: 0,
             seen: (0, 0),
             usage: Usage::default(),
             usage_first: None,
@@ -1201,12 +1204,14 @@ impl Stage {
                 .fault(fault(2, OUT_OF_ORDER).on(ApiKey::Produce)),
             _ => self.broker.fault(fault(3, REFUSALS).on(ApiKey::Produce)),
         }
+        self.faults += 1;
         self.note(format!("break the broker, way {how}"));
         self.broken = true;
     }
 
     /// No batch is processed or answered from now on.
     fn fall_silent(&mut self) {
+        self.faults += 1;
         self.note("the broker falls silent".into());
         self.broker.clear_faults();
         let silence = Fault::of(Misdeed::Silence).on(ApiKey::Produce);
