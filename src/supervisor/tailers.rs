@@ -284,6 +284,12 @@ impl Tailers {
         true
     }
 
+    /// Tells a tailer what those that run were told while it waited.
+    fn catch_up(&self, tailer: &mut Tailer) {
+        tailer.obey(Order::Tune(Arc::clone(&self.context.options)));
+        tailer.obey(Order::Offer(self.context.queue.clone()));
+    }
+
     /// Starts tailers that wait: as many as there is room for, and `more` that only
     /// need a thread.
     fn start_waiting(&mut self, mut more: usize) {
@@ -292,7 +298,8 @@ impl Tailers {
                 more -= 1;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::New(tailer, target, remote, backoff)) => {
+                Some(Waiting::New(mut tailer, target, remote, backoff)) => {
+                    self.catch_up(&mut tailer);
                     self.run_late(*tailer, target, remote, backoff);
                 }
                 Some(Waiting::Woken(sleeper)) => self.wake_now(*sleeper),

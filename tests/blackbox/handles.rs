@@ -60,6 +60,37 @@ fn five_files_are_all_shipped_and_followed_through_one_handle() {
     assert_eq!(told, 1, "{}", ended.stderr);
 }
 
+/// Files that had waited for their first turn since before a reload offered their
+/// lines to the producers of before, which were gone: logship ended.
+#[test]
+fn files_that_wait_for_a_handle_during_a_reload_are_shipped_by_the_new_producers() {
+    let (world, broker) = (World::new(), Broker::start());
+    let mut expected: Vec<String> = (0..4).map(|n| format!("line of {n}")).collect();
+    for (n, line) in expected.iter().enumerate() {
+        world.log(format!("{n}.log")).write([line]);
+    }
+    let mut config = with_handles(to_broker(&broker, json!([source("*.log", "t")])), 1);
+    broker.pause(); // so that none of them is settled and gives its handle away
+    let shipper = world.run(&config).start();
+    shipper.says("they take turns");
+    config["kafka"]["linger"] = json!("7ms");
+    world.configure(&config);
+    world.reloads("applied", 1);
+    world.status_until("all files to be read", |report| {
+        let lines: u64 = report.topics.values().map(|topic| topic.read_lines).sum();
+        lines == 4
+    });
+    broker.resume();
+
+    records(&broker, "t", 4);
+
+    let mut arrived = values(&broker, "t");
+    arrived.sort();
+    expected.sort();
+    assert_eq!(arrived, expected);
+    shipper.stop().exits(0);
+}
+
 /// None of the files is ever quiet, so none would give its handle away by itself.
 #[test]
 fn files_that_never_rest_share_fewer_handles_than_they_are() {
