@@ -1408,7 +1408,7 @@ impl Stage {
         let said = format!("{}{said}", self.said);
         let said: Vec<&str> = said.lines().collect();
         eprintln!(
-            "--- the same again: LOGSHIP_SOAK_SEED={} LOGSHIP_SOAK_STEPS={} cargo test --test blackbox random_actions\n--- last actions:\n    {}\n--- standard error:\n{}\n--- files:\n{}",
+            "--- the same again: LOGSHIP_SOAK_SEED={} LOGSHIP_SOAK_STEPS={} cargo test --test blackbox -- --exact soak::random_actions_lose_nothing\n--- last actions:\n    {}\n--- standard error:\n{}\n--- files:\n{}",
             self.seed,
             self.steps,
             Vec::from(self.history.clone()).join("\n    "),
