@@ -130,6 +130,7 @@ pub struct Checkpoint<D = RealDisk> {
     disk: D,
     dir: PathBuf,
     host: String,
+    used_before: bool,
 }
 
 impl Checkpoint {
@@ -139,6 +140,7 @@ impl Checkpoint {
             disk: RealDisk,
             dir: dir.path().to_owned(),
             host: host.to_owned(),
+            used_before: dir.was_used_before(),
         }
     }
 }
@@ -153,6 +155,12 @@ impl<D: Disk> Checkpoint<D> {
             match self.read(&path) {
                 Ok(contents) => {
                     memory.continued = true;
+                    if name == PREVIOUS && !memory.damaged {
+                        log::warn!(
+                            "the newest checkpoint is missing, using the one before: lines acknowledged after it are sent again path={}",
+                            as_value(&path)
+                        );
+                    }
                     if memory.damaged {
                         log::warn!(
                             "using the previous checkpoint: lines acknowledged after it are sent again path={}",
@@ -178,6 +186,12 @@ impl<D: Disk> Checkpoint<D> {
                     self.set_aside(&path);
                 }
             }
+        }
+        if self.used_before && !memory.continued {
+            log::warn!(
+                "no checkpoint in a state directory that was used before: files begin where they are told to, as at the first start state_dir={}",
+                as_value(&self.dir)
+            );
         }
         if memory.damaged {
             log::error!(

@@ -22,6 +22,7 @@ fn checkpoint(disk: &PowerDisk) -> Checkpoint<PowerDisk> {
         disk: disk.clone(),
         dir: PathBuf::from("/state"),
         host: "here".to_owned(),
+        used_before: false,
     }
 }
 

@@ -22,6 +22,7 @@ pub struct StateDir {
     // A lock and not a message: the directory is shared, and only the checkpoint's
     // thread ever looks at it. Nobody waits for it.
     lock: Mutex<File>,
+    used_before: bool,
 }
 
 /// What became of the directory since it was last looked at.
@@ -59,6 +60,7 @@ impl StateDir {
             path: path.to_owned(),
             source,
         };
+        let used_before = fs::metadata(path.join(LOCK)).is_ok_and(|meta| meta.len() > 0);
         let lock = take(path)?;
         // A directory without write permission would only fail at the first save.
         let probe = path.join("probe");
@@ -68,6 +70,7 @@ impl StateDir {
         Ok(StateDir {
             path: path.to_owned(),
             lock: Mutex::new(lock),
+            used_before,
         })
     }
 
@@ -88,6 +91,11 @@ impl StateDir {
         }
         *lock = take(&self.path)?;
         Ok(Hold::Anew)
+    }
+
+    /// True when another process has held it before.
+    pub fn was_used_before(&self) -> bool {
+        self.used_before
     }
 
     /// The directory.

@@ -183,6 +183,28 @@ fn a_checkpoint_that_may_not_be_read_is_said_and_the_one_before_is_used() {
     once().run().exits(0).printed([""; 0]);
 }
 
+/// Somebody who removes the checkpoints wants to begin anew, and is told that it does.
+#[test]
+fn checkpoints_that_were_removed_are_missed() {
+    let (world, _log) = shipped(from_end, &["three"]);
+    let [newest, previous] = generations(&world);
+    fs::remove_file(&newest).unwrap();
+    let shipper = from_end(&world).start();
+    shipper.says("the newest checkpoint is missing");
+    shipper.delivers_at_least(["three"]);
+    shipper.stop().exits(0);
+
+    for path in [&newest, &previous] {
+        fs::remove_file(path).unwrap();
+    }
+    let shipper = from_end(&world).start();
+    shipper.says("no checkpoint in a state directory that was used before");
+    shipper.stop().exits(0).printed([""; 0]);
+    let again = from_end(&world).start();
+    again.says("no kafka in the config");
+    again.stop().exits(0).never_said("no checkpoint");
+}
+
 /// Backups bring old things back. Lines come again then, and none is missing.
 #[test]
 fn generations_that_changed_places_lose_nothing() {
