@@ -49,6 +49,8 @@ const RESTED_AFTER: Duration = Duration::from_millis(2_400);
 const GENERATION: Duration = Duration::from_millis(250);
 /// How long acknowledgements may be late after the broker was mended.
 const DISTURBED_FOR: Duration = Duration::from_secs(5);
+/// Why there may be bytes that were not seen, after all were.
+const AFTERWARDS: &str = "written after the last look";
 const PARTITIONS: i32 = 3;
 /// What a broker does wrong, see [`Misdeed`].
 const CUTS: &[Misdeed] = &[
@@ -873,7 +875,7 @@ impl Stage {
         };
         if seen(self) {
             self.seen.0 += 1;
-            return "";
+            return AFTERWARDS;
         }
         if !patient || self.few_handles {
             self.seen.1 += 1;
@@ -884,7 +886,7 @@ impl Stage {
             seen(stage)
         });
         self.seen.0 += 1;
-        ""
+        AFTERWARDS
     }
 
     fn next_life(&mut self, slot: usize, clean: bool, unseen: &'static str) {
