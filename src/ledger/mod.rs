@@ -90,6 +90,8 @@ struct Inner {
     remembered: HashMap<Key, Entry>,
     /// What is known of files that have, or had, a path.
     by_path: HashMap<PathBuf, Vec<Key>>,
+    /// All topics of those keys, and of such as are forgotten.
+    topics: HashSet<Arc<str>>,
     flows: HashMap<(PathBuf, Arc<str>), Weak<Flow>>,
     /// What closed accounts have added up to, by topic.
     closed: BTreeMap<Arc<str>, Figures>,
@@ -203,6 +205,9 @@ impl Inner {
     fn index(&mut self, path: &Path, key: &Key) {
         let keys = self.by_path.entry(path.to_owned()).or_default();
         keys.push(key.clone());
+        if !self.topics.contains(&key.2) {
+            self.topics.insert(Arc::clone(&key.2));
+        }
     }
 
     /// Every account and every remembered file is in the index once.
@@ -457,12 +462,23 @@ impl Ledger {
         paths.any(|(path, keys)| keys.iter().any(of_topic) && wanted(path))
     }
 
-    /// Gives `topic` the positions of a path's files under topics that the path
-    /// is not shipped to any more: a changed topic goes on where the old one
-    /// stopped. `topics` are all that it is shipped to.
-    pub fn inherit(&self, path: &Path, topic: &Arc<str>, topics: &[Arc<str>]) {
+    /// Gives `topic` the positions of a path's files, and of the `inode` that stands
+    /// there, under topics that the path is not shipped to any more: a changed topic
+    /// goes on where the old one stopped. `topics` are all that it is shipped to.
+    pub fn inherit(
+        &self,
+        path: &Path,
+        inode: Option<(u64, u64)>,
+        topic: &Arc<str>,
+        topics: &[Arc<str>],
+    ) {
         let mut inner = self.inner();
-        let keys = inner.by_path.get(path).cloned().unwrap_or_default();
+        let mut keys = inner.by_path.get(path).cloned().unwrap_or_default();
+        if let Some((device, inode)) = inode {
+            // It may be known by the name that it had before it was rotated.
+            let all = inner.topics.iter();
+            keys.extend(all.map(|of| (device, inode, Arc::clone(of))));
+        }
         for key in keys {
             let heir = (key.0, key.1, Arc::clone(topic));
             if topics.contains(&key.2) || inner.knows(&heir) {
@@ -602,6 +618,50 @@ impl Ledger {
         for key in keys {
             inner.forget(&key);
             self.changed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rotated file is known by the name that it had, under the topic that its path
+    /// had, and is found under another name for another topic.
+    #[test]
+    fn a_changed_topic_goes_on_with_a_renamed_file_by_its_inode() {
+        let of = |topic: &str| Arc::<str>::from(topic);
+        let known = Entry {
+            origin: Origin {
+                path: PathBuf::from("/app.log.1"),
+                real: None,
+                topic: of("one"),
+                device: 1,
+                inode: 2,
+                generation: 0,
+                created_ns: None,
+            },
+            head: Mark::default(),
+            position: 100,
+            beyond: Vec::new(),
+            window: Mark::default(),
+            size: 100,
+            seen: 0,
+            complete: true,
+            found_at: None,
+            ended: false,
+        };
+        let now = Path::new("/app.log.2");
+        for (inode, shipped_to, position) in [
+            (Some((1, 2)), vec![of("two")], Some(100)),
+            (Some((1, 3)), vec![of("two")], None),
+            (Some((1, 2)), vec![of("one"), of("two")], None),
+        ] {
+            let ledger = Ledger::remembering(vec![known.clone()]);
+            ledger.inherit(now, inode, &of("two"), &shipped_to);
+            let recalled = ledger.recall(1, 2, &of("two"), now);
+            let found = recalled.map(|known| known.entry().position);
+            assert_eq!(found, position, "{inode:?} {shipped_to:?}");
         }
     }
 }

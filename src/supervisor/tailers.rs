@@ -15,7 +15,7 @@ use crossbeam_channel::{Sender, unbounded};
 use crate::queue::Queue;
 use crate::tail::{
     Context, Found, Job, Options, Order, PathClaim, PathKey, ReadFrom, Retained, Sleeper, Source,
-    Tailer, Target, is_reachable,
+    State, Tailer, Target, is_reachable,
 };
 use crate::text::shown;
 use crate::thread::{StopHandle, Task, spawn, stop_pair, try_spawn};
@@ -130,7 +130,8 @@ impl Tailers {
             return;
         }
         let topics = self.topics_of(&key.0);
-        self.context.ledger.inherit(&key.0, &key.1, &topics);
+        let ledger = &self.context.ledger;
+        ledger.inherit(&key.0, found.inode, &key.1, &topics);
         if topics.len() > 1 {
             self.tell_of_topics(&key.0);
         }
@@ -159,6 +160,7 @@ impl Tailers {
                     path: key.0,
                     source,
                     first: false,
+                    inode: None,
                     missing_at: None,
                 };
                 self.start_found(found, ReadFrom::Beginning);
@@ -223,9 +225,12 @@ impl Tailers {
         self.waiting.push_back(waiting);
     }
 
-    /// False when each tailer that runs may have one file open, and that is all.
+    /// False when as many tailers run as may have a file open. One that waits for a
+    /// file, or has none because another tailer has it, does not count.
     fn may_open_more(&self) -> bool {
-        self.running.len() < self.context.handles.max()
+        let max = self.context.handles.max();
+        let open = || self.running.values().filter(|one| one.may_have_a_file());
+        self.running.len() < max || open().count() < max
     }
 
     /// Starts a tailer for a path that slept, and tells it what has changed.
@@ -529,7 +534,7 @@ impl Tailers {
                 Some(claim) => claim,
                 None => Arc::new(self.context.registry.claim_path(path, topic)?),
             };
-            self.context.ledger.inherit(path, topic, &topics);
+            self.context.ledger.inherit(path, None, topic, &topics);
             Some((Arc::clone(source), Some(claim)))
         })
     }
@@ -566,6 +571,11 @@ impl Tailers {
 }
 
 impl Running {
+    fn may_have_a_file(&self) -> bool {
+        let mut claims = self.claims.iter().filter_map(Weak::upgrade);
+        claims.any(|claim| !matches!(claim.tailed().state(), State::Missing | State::Failed))
+    }
+
     fn take_over(&mut self, source: &Arc<Source>) {
         self.target.job = Arc::clone(&source.job);
         self.remote = source.remote;

@@ -69,6 +69,8 @@ pub struct Found {
     pub source: Arc<Source>,
     /// It was there at the first look for this source.
     pub first: bool,
+    /// Device and inode of what stands there.
+    pub inode: Option<(u64, u64)>,
     /// When it was not there yet.
     pub missing_at: Option<SystemTime>,
 }
@@ -273,6 +275,7 @@ impl Discovery {
                         path: path.clone(),
                         source: Arc::clone(&one.source),
                         first,
+                        inode: inode_at(path),
                         missing_at: looked,
                     });
                 }
@@ -439,6 +442,11 @@ impl Discovery {
             }
         }
     }
+}
+
+fn inode_at(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Walks a directory, and those below it as far as the pattern reaches.
