@@ -346,6 +346,7 @@ impl Ledger {
                 account.lose_the_rest(reason);
                 account.supersede();
             }
+            Known::Saved(entry) if entry.complete => {} // what was unread was told then
             Known::Saved(entry) => self.lose(entry, LossReason::Gone),
         }
     }
@@ -582,14 +583,12 @@ impl Ledger {
         let inner = self.inner();
         let mut newest: HashMap<Key, Entry> = inner.remembered.clone();
         let mut ended = Vec::new();
+        // An account that is open says more than what is remembered, and the one that was
+        // opened last more than the others: also when its number is another file's.
         for file in inner.open.values().flatten() {
             ended.extend(file.ended_entry());
-            let Some(mut entry) = file.durable_entry() else {
-                continue;
-            };
-            entry.seen = now_seconds(); // it is in our hands
-            let older = |known: &Entry| known.origin.generation <= entry.origin.generation;
-            if newest.get(&entry.key()).is_none_or(older) {
+            if let Some(mut entry) = file.durable_entry() {
+                entry.seen = now_seconds(); // it is in our hands
                 newest.insert(entry.key(), entry);
             }
         }
