@@ -37,4 +37,5 @@ mod shipping;
 mod sleep;
 mod soak;
 mod supervision;
+mod unseen;
 mod verify;

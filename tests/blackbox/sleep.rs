@@ -15,14 +15,15 @@ const WOKEN_WITHIN: Duration = Duration::from_secs(2);
 /// How far apart the generations are that must all be seen.
 const GENERATION: Duration = Duration::from_millis(250);
 
-fn sleepy(sources: Value) -> Value {
+/// A config whose files sleep soon.
+pub fn sleepy(sources: Value) -> Value {
     let mut config = config(sources);
     config["idle_after"] = json!("150ms");
     config
 }
 
 /// A world in which logship sleeps after it has shipped one line.
-fn asleep(path: &str) -> (World, Log, Shipper) {
+pub fn asleep(path: &str) -> (World, Log, Shipper) {
     let world = World::new();
     let mut log = world.log("app.log");
     let shipper = world.run(&sleepy(json!([source(path, "t")]))).start();
