@@ -421,6 +421,29 @@ impl Ledger {
         remembered.map(|entry| entry.seen).max()
     }
 
+    /// Remembers a file of `size` bytes of which nothing was read yet, unless it is
+    /// known.
+    pub fn remember_unread(&self, origin: Origin, size: u64) {
+        let unread = Entry {
+            origin,
+            head: Mark::default(),
+            position: 0,
+            beyond: Vec::new(),
+            window: Mark::default(),
+            size,
+            seen: now_seconds(),
+            complete: false,
+            found_at: None,
+            ended: false,
+        };
+        let mut inner = self.inner();
+        if !inner.knows(&unread.key()) {
+            inner.remember(unread);
+            drop(inner);
+            self.changed();
+        }
+    }
+
     /// Remembers a file of which nothing is to be read.
     pub fn remember_complete(&self, entry: Entry) {
         let complete = Entry {

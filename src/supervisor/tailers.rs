@@ -217,8 +217,8 @@ impl Tailers {
         self.ended(number);
     }
 
-    fn wait(&mut self, waiting: Waiting) {
-        match &waiting {
+    fn wait(&mut self, mut waiting: Waiting) {
+        match &mut waiting {
             Waiting::New(tailer, ..) => tailer.queue(),
             Waiting::Woken(sleeper) => sleeper.queue(),
         }

@@ -313,6 +313,47 @@ fn one_handle_is_enough_for_rotations_while_asleep() {
     shipper.stop().exits(0).printed([""; 0]);
 }
 
+/// It was found, and its turn has not come: it and the next one are renamed before
+/// anybody opens them.
+#[test]
+fn a_file_that_is_rotated_before_its_first_turn_is_shipped_and_its_followers_are() {
+    let (world, mut waiting, shipper) = waits_for_its_first_turn();
+    rotate_to(&mut waiting, ["two"]);
+    rotate_to(&mut waiting, ["three"]);
+    shipper.delivers(["one", "two", "three"]);
+    assert_eq!(world.status().topics["t"].lag_bytes, 0);
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    assert_eq!(ended.losses(), []);
+}
+
+#[test]
+fn a_file_that_is_deleted_before_its_first_turn_is_reported_as_lost() {
+    let (_world, mut waiting, shipper) = waits_for_its_first_turn();
+    let (inode, bytes) = (waiting.inode(), waiting.size());
+    waiting.rotate(Rotate::Recreate);
+    waiting.write(["two"]);
+    shipper.delivers(["two"]);
+    shipper.says("lost path=");
+    let told = shipper.stop().exits(0).losses();
+    let told: Vec<_> = told.iter().map(|l| (l.inode, l.from, l.bytes)).collect();
+    assert_eq!(told, [(inode, 0, bytes)]);
+}
+
+/// Another file has the only handle, and has just begun to be read.
+fn waits_for_its_first_turn() -> (World, Log, Shipper) {
+    let world = World::new();
+    world.log("a.log").write(["of the first"]);
+    let mut waiting = world.log("b.log");
+    waiting.write(["one"]);
+    let config = one_handle(config(json!([source("*.log", "t")])));
+    let shipper = world.run(&config).start();
+    shipper.delivers(["of the first"]);
+    world.status_until("it to wait", |report| {
+        report.files.iter().any(|file| file.state == "queued")
+    });
+    (world, waiting, shipper)
+}
+
 /// None of them ever rests, and each is rotated while others have the handle.
 #[test]
 fn busy_files_that_are_rotated_share_one_handle_and_lose_nothing() {
@@ -321,8 +362,6 @@ fn busy_files_that_are_rotated_share_one_handle_and_lose_nothing() {
     let mut logs: Vec<Log> = (0..FILES).map(|n| world.log(format!("{n}.log"))).collect();
     let config = one_handle(config(json!([source("*.log", "t")])));
     let shipper = world.run(&config).start();
-    logs.iter_mut().for_each(|log| log.write(["the beginning"]));
-    shipper.delivers(["the beginning"; FILES]);
     let lines_of =
         |n: usize, round: usize| (0..5).map(move |line| format!("{n}: {:05}", round * 5 + line));
     for round in 0..90 {

@@ -178,8 +178,9 @@ impl Tailer {
     }
 
     /// It waits for its turn to begin.
-    pub fn queue(&self) {
+    pub fn queue(&mut self) {
         self.claim.tailed().show(State::Queued);
+        self.note_first_file();
     }
 
     /// What says that it has its path to itself.

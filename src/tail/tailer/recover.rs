@@ -19,7 +19,7 @@ use super::super::input::{Input, created_ns};
 use super::super::rotated::{FORMER_FOR, FORMER_MAX, Fate, Former};
 use super::super::{ReadFrom, rotated};
 use super::Tailer;
-use super::obstacle::Obstacle;
+use super::obstacle::{Obstacle, check_kind};
 
 /// How long a remembered file may be missing before it is given up: time for
 /// another tailer to find it under another name.
@@ -131,6 +131,22 @@ impl Tailer {
             }
         }
         Ok(())
+    }
+
+    /// What stands at the path before it is first looked at, which is to be read: it
+    /// and what follows it may be rotated away by then.
+    pub(super) fn note_first_file(&mut self) {
+        let ReadFrom::Beginning = self.target.read_from else {
+            return; // where its lines of before end is not known without opening it
+        };
+        self.seen.get_or_insert_with(SystemTime::now);
+        if let Ok(meta) = fs::metadata(&self.target.path)
+            && check_kind(&meta).is_ok()
+        {
+            let inode = (meta.dev(), meta.ino(), created_ns(&meta));
+            let origin = self.origin(inode, 0);
+            self.context.ledger.remember_unread(origin, meta.len());
+        }
     }
 
     /// Files that had the path between two of the last three looks, and were rotated
