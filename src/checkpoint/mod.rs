@@ -341,6 +341,7 @@ impl Saver<'_> {
         }
         let changes = self.ledger.changes(); // first: what comes after is saved next time
         if self.saved != Some(changes) {
+            self.ledger.tell_dropped();
             let saved = self.checkpoint.save(&self.ledger.entries());
             saved.map_err(|error| error.to_string())?;
             self.saved = Some(changes);

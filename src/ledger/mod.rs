@@ -595,6 +595,14 @@ impl Ledger {
         sums
     }
 
+    /// Says what was given up so far: before it is written down, or a kill leaves it
+    /// untold.
+    pub fn tell_dropped(&self) {
+        for account in self.accounts() {
+            account.tell_dropped();
+        }
+    }
+
     /// All open accounts.
     pub fn accounts(&self) -> Vec<Arc<FileLedger>> {
         self.inner().open.values().flatten().cloned().collect()

@@ -84,8 +84,8 @@ impl Generation {
             claim,
             job,
             last,
-            // An account that was opened on a shorter file knows less of its head.
-            unsure: last.may_hide_a_change() || identity::may_grow(ledger.head(), last.size),
+            // The account may be of a shorter file, or of one that was rewritten since.
+            unsure: true,
             ledger,
             just_looked: false,
             skip_nuls: false,
@@ -141,6 +141,11 @@ impl Generation {
     pub fn is_retired(&self) -> bool {
         self.until
             .is_some_and(|until| self.ledger.is_settled(until))
+    }
+
+    /// The newest fingerprint of bytes that were read.
+    pub fn window(&self) -> Mark {
+        self.window
     }
 
     /// What is read from.
@@ -555,6 +560,21 @@ mod tests {
         scene.generation.unsure = true; // as a look so soon after a write is
         scene.file.write_all_at(b"ONE\nTWO\n", 0).unwrap();
         scene.generation.last = scene.generation.input.look().unwrap();
+        let step = scene.step();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+    }
+
+    /// An account may be made a while before its file is read: for another topic, or by
+    /// a tailer that waited. What happened meanwhile is not taken for how it was.
+    #[test]
+    fn a_rewrite_between_two_who_read_a_file_is_noticed_by_the_second() {
+        let mut scene = Scene::of(b"one\ntwo\n");
+        scene.read_all();
+        scene.file.write_all_at(b"ONE\nTWO\nthree\n", 0).unwrap();
+        std::thread::sleep(2 * crate::tail::input::CLOCK_TICK); // it is no news any more
+        let first = scene.generation;
+        let (input, job) = (first.input.clone(), Arc::clone(&first.job));
+        scene.generation = Generation::new(input, None, first.ledger(), job, false).unwrap();
         let step = scene.step();
         assert!(matches!(step, Step::Truncated), "{step:?}");
     }

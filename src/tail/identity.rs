@@ -48,11 +48,6 @@ pub fn grown_head(input: &Input, head: Mark, size: u64) -> io::Result<Option<Mar
     Ok(same.then(|| mark_of(&bytes[..written], written as u64)))
 }
 
-/// True when a file of `size` bytes may have more of a head than `head` was made of.
-pub fn may_grow(head: Mark, size: u64) -> bool {
-    u64::from(head.len) < size.min(HEAD_BYTES_MAX)
-}
-
 /// Fingerprint of up to 4 KiB before `position`.
 pub fn window(input: &Input, position: u64) -> io::Result<Mark> {
     mark(input, position, position.min(WINDOW_BYTES_MAX))

@@ -26,7 +26,6 @@ use crate::thread::{Stop, fault_point};
 
 use super::generation::{Generation, Step};
 use super::handles::DeletedBytes;
-use super::identity;
 use super::input::{Input, Look, Retained};
 use super::registry::{PathClaim, State};
 use super::rotated::Former;
@@ -371,9 +370,8 @@ impl Tailer {
         };
         let inode = (origin.device, origin.inode, origin.created_ns);
         let origin = self.origin(inode, origin.generation);
-        let window = identity::window(old.input(), old.ledger().read_to())?;
         let flow = Arc::clone(&self.flow);
-        let account = FileLedger::following(old.ledger(), origin, flow, window);
+        let account = FileLedger::following(old.ledger(), origin, flow, old.window());
         let account = Arc::new(account);
         let job = Arc::clone(&self.target.job);
         let next = Generation::new(old.input().clone(), Some(claim), &account, job, false)?;

@@ -17,6 +17,9 @@ use crate::broker::Record;
 use crate::dice::Dice;
 use crate::world::Loss;
 
+/// Topics of the source that gives lines up.
+const DROPS: [&str; 2] = ["drop", "drop-too"];
+
 /// Longest line shipped in full; the config of a soak says so.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
 /// What logship writes down once a second, and a loaded machine a little later.
@@ -606,13 +609,20 @@ impl Model {
         let life = self
             .lives
             .get_mut(&id)
-            .ok_or("a line of a life long forgotten came again")?;
+            .ok_or("a line of a life long forgotten came again");
+        let life = match life {
+            // It was given up, and is read again after a kill in the same second.
+            Err(_) if DROPS.contains(&topic) => return Ok(()),
+            life => life?,
+        };
         if life.topic != topic {
             return Err(format!("a line for '{}'", life.topic));
         }
-        let at = number
-            .checked_sub(life.forgotten)
-            .ok_or("a line long forgotten came again")?;
+        let at = number.checked_sub(life.forgotten);
+        if at.is_none() && life.drops {
+            return Ok(()); // the same
+        }
+        let at = at.ok_or("a line long forgotten came again")?;
         let line = life
             .lines
             .get_mut(at)
