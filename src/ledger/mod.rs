@@ -525,6 +525,18 @@ impl Ledger {
         }
     }
 
+    /// Paths and topics for which somebody looks after an inode.
+    pub fn attended(&self, (device, inode): (u64, u64)) -> Vec<(PathBuf, Arc<str>)> {
+        let inner = self.inner();
+        let keys = inner.topics.iter();
+        let keys = keys.map(|topic| (device, inode, Arc::clone(topic)));
+        let open = keys.filter_map(|key| inner.open.get(&key)).flatten();
+        let attended = open.filter(|file| file.is_attended());
+        attended
+            .map(|file| (file.origin().path.clone(), Arc::clone(&file.origin().topic)))
+            .collect()
+    }
+
     /// Opens the account of a file, which takes the place of what is remembered.
     pub fn open(&self, file: Arc<FileLedger>) {
         self.inner().open(file);

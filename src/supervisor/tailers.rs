@@ -129,8 +129,15 @@ impl Tailers {
         {
             return;
         }
-        let topics = self.topics_of(&key.0);
+        // A file that was renamed is in the hands of its first tailer, which was told of
+        // another topic and has not heard it yet: it goes on with it, from where it is.
         let ledger = &self.context.ledger;
+        let held = found.inode.map(|inode| ledger.attended(inode));
+        let changes = |(path, topic): &(PathBuf, Arc<str>)| !self.topics_of(path).contains(topic);
+        if held.is_some_and(|held| held.iter().any(changes)) {
+            return;
+        }
+        let topics = self.topics_of(&key.0);
         ledger.inherit(&key.0, found.inode, &key.1, &topics);
         if topics.len() > 1 {
             self.tell_of_topics(&key.0);

@@ -377,6 +377,34 @@ fn a_changed_topic_begins_where_the_old_one_ends() {
     assert_eq!(values(&broker, "t5"), ["the end"]);
 }
 
+/// A renamed file is held by the tailer of the name that it had, and found under the
+/// name that it has, for the new topic: whoever is first must not read it again.
+#[test]
+fn a_topic_that_changes_just_after_a_rotation_within_a_pattern_repeats_nothing() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let to = |topic: &str| to_broker(&broker, json!([source("app.log*", topic)]));
+    let shipper = world.run(&to("t0")).start();
+    for round in 0..8 {
+        let (topic, next) = (format!("t{round}"), format!("t{}", round + 1));
+        log.write(numbered(round * 100..round * 100 + 100));
+        records(&broker, &topic, 100);
+        log.rotate(Rotate::Rename);
+        reload(&world, &shipper, &to(&next));
+        world.status_until("the new topic", |report| {
+            report.files.iter().any(|file| file.topic == next)
+        });
+    }
+    log.write(["the end"]);
+    records(&broker, "t8", 1);
+    shipper.stop().exits(0);
+    for round in 0..8 {
+        let lines = numbered(round * 100..round * 100 + 100);
+        check_sequence(lines, &broker.records(&format!("t{round}"))).assert_exact();
+    }
+    assert_eq!(values(&broker, "t8"), ["the end"]);
+}
+
 /// As fast as one can ask for it, while lines keep coming.
 #[test]
 fn a_topic_that_changes_back_and_forth_under_load_loses_and_repeats_nothing() {
