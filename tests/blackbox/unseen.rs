@@ -313,6 +313,26 @@ fn one_handle_is_enough_for_rotations_while_asleep() {
     shipper.stop().exits(0).printed([""; 0]);
 }
 
+/// The file of now took the only handle whenever it woke, and what woke it, the old
+/// one, could never be opened.
+#[test]
+fn one_handle_is_enough_for_a_writer_that_never_noticed_the_rename() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let mut shipper = world.run(&one_handle(of_app_log())).start();
+    log.write(["one"]);
+    shipper.delivers(["one"]);
+    let mut old = log.writer();
+    rotate_to(&mut log, ["two"]);
+    shipper.delivers(["two"]);
+    shipper.has_open(false, |path| path.ends_with("app.log.1"));
+    old.write_all(b"of the old writer\n").unwrap();
+    shipper.delivers(["of the old writer"]);
+    log.write(["three"]);
+    shipper.delivers(["three"]);
+    shipper.stop().exits(0).printed([""; 0]);
+}
+
 /// It was found, and its turn has not come: it and the next one are renamed before
 /// anybody opens them.
 #[test]

@@ -51,13 +51,13 @@ impl Tailer {
         self.let_go();
         self.bound_deleted();
         let now = SystemTime::now();
+        self.look_at_former(); // first: one handle may be all there is
         let looked = self.look_at_path(first);
         // What had the path since then and was rotated away is looked for until a
         // look succeeds.
         if looked.is_ok() || self.seen.is_none() {
             self.seen_before = self.seen.replace(now);
         }
-        self.look_at_former();
         self.crowded_out = matches!(looked, Err(Obstacle::NoHandle));
         let obstacle = looked.err()?;
         let gone = self.generations.is_empty() && self.missing.is_empty();

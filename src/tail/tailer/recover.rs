@@ -46,6 +46,7 @@ impl Tailer {
             Fate::Grown if self.has_all_generations() => true,
             Fate::Grown => match self.go_on_with(file.entry()) {
                 Ok(()) => false,
+                Err(Obstacle::NoHandle) => true,
                 Err(obstacle) => {
                     self.tell(&obstacle);
                     true
