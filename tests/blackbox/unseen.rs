@@ -662,3 +662,27 @@ fn a_file_that_only_has_the_inode_of_an_empty_rotated_log_is_never_shipped() {
     shipper.delivers(["the end"]);
     shipper.stop().exits(0).printed([""; 0]);
 }
+
+/// Nobody knows of a file that came and went unseen whether it was truncated under a
+/// writer that does not append: NUL bytes at its head are what that leaves.
+#[test]
+fn the_hole_at_the_head_of_a_rotated_file_that_nobody_saw_is_skipped() {
+    let world = World::new();
+    let config = config(json!([source("app.log", "t")]));
+    let mut log = world.log("app.log");
+    let shipper = world.run(&config).start();
+    log.write(["one"]);
+    shipper.delivers(["one"]);
+    shipper.stop().exits(0);
+    log.rotate(Rotate::Rename);
+    log.write_raw([0; 5_000]);
+    log.write(["behind the hole"]);
+    log.rotate(Rotate::Rename);
+    log.write(["the end"]);
+
+    let shipper = world.run(&config).start();
+    shipper.delivers(["behind the hole", "the end"]);
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    let told: Vec<u64> = ended.drops().iter().map(|drop| drop.bytes).collect();
+    assert_eq!(told, [5_000]);
+}

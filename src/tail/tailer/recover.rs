@@ -222,7 +222,10 @@ impl Tailer {
             as_value(&self.target.path),
             as_value(path)
         );
-        let generation = self.begin(input, claim, &meta, ReadFrom::Beginning)?;
+        let mut generation = self.begin(input, claim, &meta, ReadFrom::Beginning)?;
+        if generation.ledger().read_to() == 0 {
+            generation.skip_nuls(); // nobody knows whether it was truncated
+        }
         self.insert_by_age(generation);
         Ok(true)
     }
