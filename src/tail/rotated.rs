@@ -3,6 +3,7 @@
 //!
 //! It opens nothing and decides nothing; it only looks for inodes, names and sizes.
 
+use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -115,8 +116,18 @@ pub fn created_since(path: &Path, since: SystemTime) -> Vec<(PathBuf, Metadata)>
     let mut files: Vec<_> = files
         .filter(|(_, meta)| meta.is_file() && new(meta))
         .collect();
-    files.sort_by_key(|(_, meta)| meta.created().ok());
+    // Of those created within a tick of the clock, the greater number is the older file.
+    files.sort_by_key(|(path, meta)| (meta.created().ok(), Reverse(count_in(name, path))));
     files
+}
+
+/// The count that `app.log.3` has of `app.log`. A date is none: of two, the greater is
+/// the younger, and they are a day apart.
+fn count_in(name: &OsStr, rotated: &Path) -> Option<u16> {
+    let rotated = rotated.file_name()?.as_encoded_bytes();
+    let rest = rotated.strip_prefix(name.as_encoded_bytes())?;
+    let digits = std::str::from_utf8(rest.get(1..)?).ok()?;
+    digits.parse().ok().filter(|_| digits.len() <= 4)
 }
 
 /// True for a path with a name that a rotation of `path` gives.
@@ -143,6 +154,15 @@ fn is_rotated(name: &OsStr, other: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_count_of_a_rotation_is_told_from_a_date() {
+        let count = |other: &str| count_in(OsStr::new("app.log"), Path::new(other));
+        assert_eq!(count("/a/app.log.12"), Some(12));
+        assert_eq!(count("/a/app.log-20261121"), None);
+        assert_eq!(count("/a/app.log.1-2"), None);
+        assert_eq!(count("/a/app.log"), None);
+    }
 
     #[test]
     fn names_of_a_rotation_are_told_from_other_names() {
