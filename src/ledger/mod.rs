@@ -229,6 +229,11 @@ impl Inner {
         self.remembered.contains_key(key) || open().any(|file| file.is_durable())
     }
 
+    fn saved(&self, key: &Key) -> Option<Known> {
+        let entry = self.remembered.get(key).cloned();
+        entry.map(Box::new).map(Known::Saved)
+    }
+
     /// The newest open account of a file that nobody looks after.
     fn unattended(&self, key: &Key) -> Option<&Arc<FileLedger>> {
         let lives = self.open.get(key)?;
@@ -311,21 +316,11 @@ impl Ledger {
         let key = (device, inode, Arc::clone(topic));
         let mut inner = self.inner();
         let Some(open) = inner.unattended(&key).cloned() else {
-            return inner
-                .remembered
-                .get(&key)
-                .cloned()
-                .map(Box::new)
-                .map(Known::Saved);
+            return inner.saved(&key);
         };
         if open.origin().path != path && open.is_quiet() {
             inner.close(&open, Keep::Position); // it goes on under its new name
-            return inner
-                .remembered
-                .get(&key)
-                .cloned()
-                .map(Box::new)
-                .map(Known::Saved);
+            return inner.saved(&key);
         }
         if open.is_whole() {
             return Some(Known::Open(open));
