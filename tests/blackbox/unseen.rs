@@ -686,3 +686,29 @@ fn the_hole_at_the_head_of_a_rotated_file_that_nobody_saw_is_skipped() {
     let told: Vec<u64> = ended.drops().iter().map(|drop| drop.bytes).collect();
     assert_eq!(told, [5_000]);
 }
+
+/// Where a file is that a link led to must not be forgotten when it is taken up again
+/// while the link leads elsewhere.
+#[test]
+fn the_target_of_before_is_found_again_and_again_where_it_is() {
+    let world = World::new();
+    world.dir("old");
+    world.dir("new");
+    let mut target = world.log("old/1.txt");
+    let (mut link, mut next) = (world.later("app.log"), world.log("new/2.txt"));
+    link.point_at(&target);
+    let config = config(json!([source("app.log", "t")]));
+    let shipper = world.run(&config).start();
+    target.write(["one"]);
+    shipper.delivers(["one"]);
+    shipper.stop().exits(0);
+    link.point_at(&next);
+
+    for round in 0..3 {
+        target.write([format!("old {round}")]);
+        next.write([format!("new {round}")]);
+        let shipper = world.run(&config).start();
+        shipper.delivers_in_any_order([format!("old {round}"), format!("new {round}")]);
+        shipper.stop().exits(0).printed([""; 0]);
+    }
+}

@@ -290,7 +290,10 @@ impl Tailer {
                 Ok(account)
             }
             Known::Saved(entry) if same => {
-                let origin = self.origin(inode_of(meta), entry.origin.generation);
+                let mut origin = self.origin(inode_of(meta), entry.origin.generation);
+                if !stands_at(meta, &self.target.path) {
+                    origin.real = entry.origin.real.clone(); // the link leads elsewhere by now
+                }
                 let flow = Arc::clone(&self.flow);
                 Ok(self.opened(FileLedger::resumed(&entry, origin, flow)))
             }
