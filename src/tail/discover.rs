@@ -269,6 +269,9 @@ impl Discovery {
                     continue;
                 }
                 any = true;
+                if fs::metadata(path).is_err() {
+                    one.looked = looked; // between a rename and the next file: not seen yet
+                }
                 if self.is_new(path, &one.source.job.topic) && self.is_permitted(path, &one.source)
                 {
                     found.push(Found {

@@ -21,6 +21,7 @@ use super::super::registry::InodeClaim;
 use super::super::rotated::{FORMER_MAX, Former};
 use super::super::{Fence, ReadFrom, Target, cut, rotated};
 use super::obstacle::{Obstacle, check_kind, is_out_of_handles, is_reachable, stands_at};
+use super::recover::GONE_AFTER;
 use super::{End, Tailer};
 
 /// How often the path is looked at while the file is busy; bounds how late a
@@ -72,7 +73,10 @@ impl Tailer {
                 self.tell(&obstacle);
                 gone.then_some(End::Unreadable)
             }
-            Obstacle::Missing if gone && !self.target.named => Some(End::Finished),
+            // It may be between a rename and the next file.
+            Obstacle::Missing if gone && !self.target.named => {
+                (self.turn.elapsed() >= GONE_AFTER).then_some(End::Finished)
+            }
             Obstacle::Missing if !gone => None,
             _ => {
                 self.tell(&obstacle);

@@ -23,7 +23,7 @@ use super::obstacle::{Obstacle, check_kind};
 
 /// How long a remembered file may be missing before it is given up: time for
 /// another tailer to find it under another name.
-const GONE_AFTER: Duration = Duration::from_millis(500);
+pub(super) const GONE_AFTER: Duration = Duration::from_millis(500);
 /// How long before a truncation its copy was begun, at most.
 const COPIED_WITHIN: Duration = Duration::from_secs(600);
 /// How often the names of a rotation are read again while they move on.
