@@ -467,7 +467,7 @@ pub(super) fn seen_before_this_run(ledger: &Ledger, target: &Target) -> Option<S
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seen) - WRITTEN_DOWN_WITHIN)
 }
 
-fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
+pub(super) fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
     (meta.dev(), meta.ino(), created_ns(meta))
 }
 

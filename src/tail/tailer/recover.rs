@@ -19,6 +19,7 @@ use super::super::input::{Input, created_ns};
 use super::super::rotated::{FORMER_FOR, FORMER_MAX, Fate, Former};
 use super::super::{ReadFrom, rotated};
 use super::Tailer;
+use super::files::inode_of;
 use super::obstacle::{Obstacle, check_kind};
 
 /// How long a remembered file may be missing before it is given up: time for
@@ -144,8 +145,7 @@ impl Tailer {
         if let Ok(meta) = fs::metadata(&self.target.path)
             && check_kind(&meta).is_ok()
         {
-            let inode = (meta.dev(), meta.ino(), created_ns(&meta));
-            let origin = self.origin(inode, 0);
+            let origin = self.origin(inode_of(&meta), 0);
             self.context.ledger.remember_unread(origin, meta.len());
         }
     }
@@ -256,9 +256,8 @@ impl Tailer {
         if !identity::is_copy(&input, size, life).ok()? {
             return None;
         }
-        let inode = (meta.dev(), meta.ino(), created_ns(&meta));
         ledger.remember_complete(Entry {
-            origin: self.origin(inode, 0),
+            origin: self.origin(inode_of(&meta), 0),
             head: identity::head(&input, size).ok()?,
             position: size,
             beyond: Vec::new(),
