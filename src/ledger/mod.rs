@@ -373,6 +373,7 @@ impl Ledger {
         let mut inner = self.inner();
         if let Some(known) = inner.remembered.get_mut(&entry.key()) {
             (known.complete, known.found_at) = (true, Some(found_at));
+            known.seen = now_seconds();
         }
         drop(inner);
         self.changed();

@@ -27,7 +27,7 @@ use crate::ledger::{Figures, Ledger};
 use crate::send::{DeadLetters, StdoutEnd};
 use crate::tail::{
     Context, Discovery, End, Found, Handles, News, ReadFrom, Registry, Request, Sleeper, Source,
-    check_path,
+    Wanted, check_path,
 };
 use crate::text::{as_value, shown};
 use crate::thread::Task;
@@ -48,8 +48,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LEFT_UNREAD_EVERY: Duration = Duration::from_secs(10);
 /// How long threads get that only have to notice a stop.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
-/// How long producers that were replaced may go on with what they have.
+/// How long producers may go on with what they have when others send elsewhere.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pools that were replaced and wait for the brokers; the oldest of more has that long.
+const RETIRING_MAX: usize = 4;
 /// The thread that looks for files.
 const DISCOVER: &str = "discover";
 /// Standard input's name in messages and flows.
@@ -237,6 +239,7 @@ impl Supervisor {
             queue: pool.queue().clone(),
             ledger: Arc::clone(&ledger),
             registry: registry.clone(),
+            wanted: Wanted::default(),
             awake: Arc::default(),
             handles: handles.clone(),
             host: Arc::clone(&plan.pool.send.host),
@@ -676,8 +679,9 @@ impl Supervisor {
         self.show_plan();
     }
 
-    /// New producers for what is read from now on; the old ones go on for a
-    /// moment with what they have. Neither waits for Kafka.
+    /// New producers for what is read from now on; the old ones go on with what they
+    /// have, for a moment only if others send elsewhere: what an old broker does not
+    /// acknowledge is not to wait for it. Nobody here waits for Kafka.
     fn replace_pool(&mut self) {
         let topics = self.plan.topics().into_iter().collect();
         let plan = self.plan.pool.clone();
@@ -685,10 +689,15 @@ impl Supervisor {
             Ok(pool) => {
                 self.pools_made += 1;
                 self.tailers.offer_to(pool.queue());
+                let soon = Instant::now() + RETIRE_TIMEOUT;
                 if let Some(old) = self.pool.replace(pool) {
-                    self.retiring
-                        .push(old.retire(Instant::now() + RETIRE_TIMEOUT));
+                    let elsewhere = !old.sends_where(&self.plan.pool);
+                    self.retiring.push(old.retire(elsewhere.then_some(soon)));
                 }
+                let too_many = self.retiring.len().saturating_sub(RETIRING_MAX);
+                self.retiring[..too_many]
+                    .iter_mut()
+                    .for_each(|old| old.hurry(soon));
                 log::info!("lines go through new producers from now on");
             }
             Err(error) => {
@@ -739,7 +748,7 @@ impl Supervisor {
         let refused = self.refused && (plan.tail.once || self.tailers.made() == 0);
         let unreadable = self.unreadable || refused;
         let mut senders = std::mem::take(&mut self.retiring);
-        senders.extend(self.pool.take().map(|pool| pool.retire(deadline)));
+        senders.extend(self.pool.take().map(|pool| pool.retire(Some(deadline))));
         let services = std::mem::take(&mut self.services);
         self.board.facts().queue = None;
         drop(self); // closes the queue

@@ -55,7 +55,8 @@ struct Member {
 pub struct Retiring {
     tasks: Vec<Task>,
     _stop: StopHandle,
-    deadline: Instant,
+    /// When what is not acknowledged goes back to the files; never, if `None`.
+    deadline: Option<Instant>,
 }
 
 impl Pool {
@@ -87,6 +88,11 @@ impl Pool {
             pool.members[at].task = Some(pool.start_member(at)?);
         }
         Ok(pool)
+    }
+
+    /// True when what it has sent can be acknowledged to a pool of this plan as well.
+    pub fn sends_where(&self, plan: &config::Pool) -> bool {
+        self.plan.sink == plan.sink
     }
 
     /// The tailers' end.
@@ -176,8 +182,8 @@ impl Pool {
     }
 
     /// Closes the queue's end that is ours; the producers go on until the tailers
-    /// have let go of theirs and it is empty, or until `deadline`.
-    pub fn retire(self, deadline: Instant) -> Retiring {
+    /// have let go of theirs and it is empty, or until a deadline.
+    pub fn retire(self, deadline: Option<Instant>) -> Retiring {
         Retiring {
             tasks: self
                 .members
@@ -214,7 +220,13 @@ impl Drop for Member {
 impl Retiring {
     /// True when nothing is left to wait for.
     pub fn is_over(&self) -> bool {
-        all_finished(&self.tasks) || Instant::now() >= self.deadline
+        let late = |deadline| Instant::now() >= deadline;
+        all_finished(&self.tasks) || self.deadline.is_some_and(late)
+    }
+
+    /// It has until then at the latest.
+    pub fn hurry(&mut self, deadline: Instant) {
+        self.deadline.get_or_insert(deadline);
     }
 
     /// True when all producers have ended.

@@ -37,7 +37,6 @@ type Wish = (Arc<Source>, Option<Arc<PathClaim>>);
 pub struct Tailers {
     context: Context,
     events: Sender<Event>,
-    sources: Vec<Arc<Source>>,
     /// By number: a path may get a new tailer before the end of the last is heard of.
     running: HashMap<u64, Running>,
     retries: HashMap<PathKey, Retry>,
@@ -88,7 +87,6 @@ impl Tailers {
         Tailers {
             context,
             events,
-            sources: Vec::new(),
             running: HashMap::new(),
             retries: HashMap::new(),
             waiting: VecDeque::new(),
@@ -121,23 +119,20 @@ impl Tailers {
 
     /// Starts a tailer for a path that was found, unless it has one.
     pub fn start_found(&mut self, found: Found, read_from: ReadFrom) {
-        let source = &found.source;
+        let (source, wanted) = (&found.source, &self.context.wanted);
         let key = (found.path, Arc::clone(&source.job.topic));
         // After a reload a path may be found for what is no longer wanted of it.
         if self.retries.contains_key(&key)
-            || !self.sources.iter().any(|one| Arc::ptr_eq(one, source))
+            || !wanted.sources().iter().any(|one| Arc::ptr_eq(one, source))
         {
             return;
         }
-        // A file that was renamed is in the hands of its first tailer, which was told of
-        // another topic and has not heard it yet: it goes on with it, from where it is.
         let ledger = &self.context.ledger;
-        let held = found.inode.map(|inode| ledger.attended(inode));
-        let changes = |(path, topic): &(PathBuf, Arc<str>)| !self.topics_of(path).contains(topic);
-        if held.is_some_and(|held| held.iter().any(changes)) {
+        let attended = found.inode.map(|inode| ledger.attended(inode));
+        if attended.is_some_and(|attended| wanted.changes_hands(&attended)) {
             return;
         }
-        let topics = self.topics_of(&key.0);
+        let topics = wanted.topics(&key.0);
         ledger.inherit(&key.0, found.inode, &key.1, &topics);
         if topics.len() > 1 {
             self.tell_of_topics(&key.0);
@@ -162,7 +157,7 @@ impl Tailers {
             if tailed || !is_reachable(near, Some(origin.device)) {
                 continue;
             }
-            if let Some(source) = self.wanted(&key.0, &key.1).cloned() {
+            if let Some(source) = self.context.wanted.of_topic(&key.0, &key.1) {
                 let found = Found {
                     path: key.0,
                     source,
@@ -177,8 +172,8 @@ impl Tailers {
 
     /// Says which sources ship a path to more than one topic: once for all paths.
     fn tell_of_topics(&mut self, path: &Path) {
-        let jobs = jobs_of(&self.sources, path);
-        let told: Vec<(String, Arc<str>)> = jobs
+        let wanted = self.context.wanted.of(path);
+        let told: Vec<(String, Arc<str>)> = wanted
             .iter()
             .map(|source| {
                 let pattern = source.pattern.text().to_owned();
@@ -199,6 +194,7 @@ impl Tailers {
 
     /// Starts a tailer for a path that is waited for, unless it has one.
     pub fn start_named(&mut self, path: PathBuf, job: Arc<Job>, read_from: ReadFrom) -> bool {
+        self.context.wanted.name(path.clone());
         let target = Target {
             path,
             job,
@@ -244,7 +240,9 @@ impl Tailers {
     fn wake_now(&mut self, sleeper: Sleeper) {
         let target = sleeper.target().clone();
         let remote = self
-            .wanted(&target.path, &target.job.topic)
+            .context
+            .wanted
+            .of_topic(&target.path, &target.job.topic)
             .map_or(target.job.fence.is_some(), |source| source.remote);
         let tailer = Tailer::awake(self.context.clone(), sleeper);
         self.run_late(tailer, target, remote, Backoff::new());
@@ -443,7 +441,8 @@ impl Tailers {
     /// True when nothing has changed for a path that fell asleep.
     pub fn is_still_wanted(&self, sleeper: &Sleeper) -> bool {
         let target = sleeper.target();
-        let wanted = || self.wanted(&target.path, &target.job.topic);
+        let (path, topic) = (&target.path, &target.job.topic);
+        let wanted = || self.context.wanted.of_topic(path, topic);
         target.named || wanted().is_some_and(|source| source.job == target.job)
     }
 
@@ -468,7 +467,8 @@ impl Tailers {
         options: &Options,
         drain_timeout: Duration,
     ) {
-        (self.sources, self.drain_timeout) = (sources, drain_timeout);
+        self.context.wanted.change(sources);
+        self.drain_timeout = drain_timeout;
         self.context.handles.limit(options.open_files_max);
         if *self.context.options != *options {
             self.context.options = Arc::new(options.clone());
@@ -482,12 +482,10 @@ impl Tailers {
         for (number, running) in running {
             self.adjust(number, running, drain_timeout);
         }
-        let sources = &self.sources;
+        let wanted = &self.context.wanted;
         self.retries.retain(|(path, topic), retry| {
-            let wanted = jobs_of(sources, path)
-                .into_iter()
-                .find(|one| one.job.topic == *topic);
-            if let Some(source) = wanted {
+            let wanted = wanted.of_topic(path, topic);
+            if let Some(source) = &wanted {
                 retry.target.job = Arc::clone(&source.job);
             }
             wanted.is_some() || retry.target.named
@@ -524,16 +522,21 @@ impl Tailers {
     /// What is wanted of a path that is tailed: the same topic, or else another one
     /// with the claim for it; `None` when nobody wants it.
     fn wish_for(&self, target: &Target, held: &[Weak<PathClaim>]) -> Option<Wish> {
-        match self.wanted(&target.path, &target.job.topic) {
-            Some(source) => Some((Arc::clone(source), None)),
+        match self
+            .context
+            .wanted
+            .of_topic(&target.path, &target.job.topic)
+        {
+            Some(source) => Some((source, None)),
             None => self.moved(&target.path, held),
         }
     }
 
     /// What a path is to be shipped to, and by nobody else yet: its topic has changed.
     fn moved(&self, path: &Path, held: &[Weak<PathClaim>]) -> Option<Wish> {
-        let topics = self.topics_of(path);
-        jobs_of(&self.sources, path).into_iter().find_map(|source| {
+        let wanted = self.context.wanted.of(path);
+        let topics = self.context.wanted.topics(path);
+        wanted.into_iter().find_map(|source| {
             let topic = &source.job.topic;
             // It may be on its way back to a topic that it has not let go of yet.
             let mut held = held.iter().filter_map(Weak::upgrade);
@@ -542,18 +545,8 @@ impl Tailers {
                 None => Arc::new(self.context.registry.claim_path(path, topic)?),
             };
             self.context.ledger.inherit(path, None, topic, &topics);
-            Some((Arc::clone(source), Some(claim)))
+            Some((source, Some(claim)))
         })
-    }
-
-    fn wanted(&self, path: &Path, topic: &str) -> Option<&Arc<Source>> {
-        let mut jobs = jobs_of(&self.sources, path).into_iter();
-        jobs.find(|source| *source.job.topic == *topic)
-    }
-
-    fn topics_of(&self, path: &Path) -> Vec<Arc<str>> {
-        let jobs = jobs_of(&self.sources, path).into_iter();
-        jobs.map(|source| Arc::clone(&source.job.topic)).collect()
     }
 
     /// Offers lines to another queue from now on.
@@ -588,15 +581,4 @@ impl Running {
         self.remote = source.remote;
         self.draining = false;
     }
-}
-
-/// What is to be done with a path: the first source that wants it, for each topic.
-fn jobs_of<'a>(sources: &'a [Arc<Source>], path: &Path) -> Vec<&'a Arc<Source>> {
-    let mut jobs: Vec<&Arc<Source>> = Vec::new();
-    for source in sources.iter().filter(|source| source.wants(path)) {
-        if jobs.iter().all(|known| known.job.topic != source.job.topic) {
-            jobs.push(source);
-        }
-    }
-    jobs
 }

@@ -17,6 +17,7 @@ mod rotated;
 mod sleeper;
 mod tailer;
 mod tree;
+mod wanted;
 
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub use pattern::Pattern;
 pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
 pub use sleeper::Sleeper;
 pub use tailer::{End, Order, Tailer, check_path, is_reachable};
+pub use wanted::Wanted;
 
 /// What a full queue does to a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -133,6 +135,8 @@ pub struct Context {
     pub ledger: Arc<Ledger>,
     /// Who tails what.
     pub registry: Registry,
+    /// What is to be tailed.
+    pub wanted: Wanted,
     /// Tailers that are awake.
     pub awake: Arc<AtomicUsize>,
     /// What may be open.

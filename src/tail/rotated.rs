@@ -49,6 +49,15 @@ impl Former {
         }
     }
 
+    /// One that was found at `path` just now.
+    pub fn just_seen(entry: Entry, path: PathBuf) -> Former {
+        Former {
+            entry,
+            path,
+            until: SystemTime::now() + FORMER_FOR,
+        }
+    }
+
     /// What is known of it.
     pub fn entry(&self) -> &Entry {
         &self.entry

@@ -2,6 +2,7 @@
 //! what is as it was notices nothing, and no line is lost or sent twice.
 
 use std::fs;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -405,6 +406,41 @@ fn a_topic_that_changes_just_after_a_rotation_within_a_pattern_repeats_nothing()
     assert_eq!(values(&broker, "t8"), ["the end"]);
 }
 
+/// Names move on: each tailer holds the file that the next name leads to by now. The one
+/// that hears of the new topic first took the other's file for one that nobody knows.
+#[test]
+fn a_topic_that_changes_while_names_move_on_repeats_nothing() {
+    let (broker, world) = (Broker::start(), World::new());
+    let to = |topic: &str| to_broker(&broker, json!([source("*.log*", topic)]));
+    let lines = |n: usize| numbered(10 * n..10 * n + 10);
+    let named = |n: usize, name: usize| world.path(format!("{n}.log.{name}"));
+    for n in 0..20 {
+        world.log(format!("{n}.log.1")).write(lines(2 * n));
+        world.log(format!("{n}.log.2")).write(lines(2 * n + 1));
+    }
+    let shipper = world.run(&to("old")).start();
+    records(&broker, "old", 400);
+    for n in 0..20 {
+        fs::rename(named(n, 2), named(n, 3)).unwrap();
+        fs::rename(named(n, 1), named(n, 2)).unwrap();
+    }
+    thread::sleep(Duration::from_millis(50)); // for some to look, and not for others
+    reload(&world, &shipper, &to("new"));
+    for n in 0..20 {
+        let mut late = fs::File::options().append(true).open(named(n, 2)).unwrap();
+        late.write_all(format!("late {n}\n").as_bytes()).unwrap();
+    }
+    arrive(&broker, &["old", "new"], 420);
+    thread::sleep(Duration::from_millis(500));
+    let new = values(&broker, "new");
+    shipper.stop().exits(0);
+    assert_eq!(
+        all_of(&broker, &["old", "new"]).len(),
+        420,
+        "again: {new:?}"
+    );
+}
+
 /// As fast as one can ask for it, while lines keep coming.
 #[test]
 fn a_topic_that_changes_back_and_forth_under_load_loses_and_repeats_nothing() {
@@ -656,8 +692,56 @@ fn what_the_old_producers_cannot_send_is_not_overtaken() {
     config["kafka"]["compression"] = json!("none");
     reload(&world, &shipper, &config);
     log.write(numbered(100..200));
+    thread::sleep(Duration::from_millis(1_200)); // time for whoever is hasty
+    broker.pause(); // as when the connection's end is noticed at last
+    broker.resume();
     let lines = [vec!["first".into()], numbered(0..200)].concat();
     check_sequence(lines, &records(&broker, "t", 201)).assert_exact();
+    shipper.stop().exits(0);
+}
+
+/// A broker that took a batch and does not confirm it knows the batch again only from
+/// the producer that sent it: other producers for the same broker sent it twice.
+#[test]
+fn what_the_old_producers_wait_for_is_not_sent_again_by_the_new_ones() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let mut config = to_broker(&broker, json!([source("*.log", "t")]));
+    let shipper = world.run(&config).start();
+    broker.fault(Fault::of(Misdeed::ErrorAfterAppend(7)).on(ApiKey::Produce)); // REQUEST_TIMED_OUT
+    log.write(numbered(0..100));
+    records(&broker, "t", 1);
+    config["kafka"]["linger"] = json!("7ms");
+    reload(&world, &shipper, &config);
+    log.write(numbered(100..200));
+    thread::sleep(Duration::from_millis(1_500)); // time for whoever is hasty
+    broker.clear_faults();
+    check_sequence(numbered(0..200), &records(&broker, "t", 200)).assert_exact();
+    shipper.stop().exits(0);
+}
+
+/// Every one of them is a pool of threads, and they are not to be many.
+#[test]
+fn a_broker_that_never_answers_does_not_gather_producers() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut config = to_broker(&broker, json!([source("*.log", "t")]));
+    let shipper = world.run(&config).start();
+    broker.fault(Fault::of(Misdeed::Silence).on(ApiKey::Produce));
+    for n in 0..12 {
+        world.log(format!("{n}.log")).write(["a line"]);
+        broker.wait_for_requests(ApiKey::Produce, n + 1, DEADLINE);
+        config["kafka"]["linger"] = json!(format!("{}ms", n + 1));
+        reload(&world, &shipper, &config);
+    }
+    thread::sleep(Duration::from_millis(1_200));
+    // Two of the pool of now, two each of four that wait.
+    let threads = || shipper.threads("send:");
+    world.status_until("few producers", |_| threads() <= 10);
+    broker.clear_faults();
+    broker.pause();
+    broker.resume();
+    records(&broker, "t", 12);
+    world.status_until("the old producers' end", |_| threads() == 2);
     shipper.stop().exits(0);
 }
 

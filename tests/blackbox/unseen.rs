@@ -258,6 +258,28 @@ fn a_writer_that_never_noticed_twenty_rotations_is_heard() {
     shipper.stop().exits(0).printed([""; 0]);
 }
 
+/// Nothing was left in the file when logship looked for it, so that nobody looked again.
+#[test]
+fn a_writer_that_never_noticed_a_rotation_while_stopped_is_heard() {
+    for content in [&["the beginning"][..], &[]] {
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let shipper = world.run(&of_app_log()).start();
+        log.write(content);
+        shipper.delivers(content);
+        world.status_until("the file", |report| report.files.len() == 1);
+        shipper.stop().exits(0);
+        let mut old = log.writer();
+        rotate_to(&mut log, ["the next"]);
+        let shipper = world.run(&of_app_log()).start();
+        shipper.delivers(["the next"]);
+        sleep(LOOKS);
+        old.write_all(b"of the old writer\n").unwrap();
+        shipper.delivers(["of the old writer"]);
+        shipper.stop().exits(0).printed([""; 0]);
+    }
+}
+
 // ---- one handle ---------------------------------------------------------------------
 
 fn one_handle(mut config: Value) -> Value {

@@ -227,6 +227,10 @@ impl Tailer {
 
     /// Claims an inode; `None` when another tailer has it.
     pub(super) fn claim(&mut self, meta: &Metadata, path: &Path) -> Option<Arc<InodeClaim>> {
+        let attended = self.context.ledger.attended((meta.dev(), meta.ino()));
+        if self.context.wanted.changes_hands(&attended) {
+            return None;
+        }
         let key = (meta.dev(), meta.ino(), Arc::clone(&self.target.job.topic));
         match self.context.registry.claim_inode(key, path) {
             Ok(claim) => Some(Arc::new(claim)),

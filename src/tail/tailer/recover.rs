@@ -313,8 +313,11 @@ impl Tailer {
             return Ok(None);
         };
         if !just_here && found.meta.len() <= entry.position {
-            self.context.ledger.complete(entry, found.path);
-            return Ok(None); // nothing left in it
+            // Nothing is left in it, unless its writer goes on with it.
+            self.context.ledger.complete(entry, found.path.clone());
+            let former = self.former.get_or_insert_default();
+            former.push(Former::just_seen(entry.clone(), found.path));
+            return Ok(None);
         }
         self.take_up(found)
     }
