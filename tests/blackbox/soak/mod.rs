@@ -66,7 +66,8 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
     let (first, usage) = (stage.usage_first.unwrap_or_default(), stage.usage);
     let mut line = format!(
         "soak seed={seed} minutes={:.1} steps={} kills={} stops={} broker_faults={} lives={} lines={} bytes={} \
-         delivered={} empty={} dropped={} lost={} excused={excused} missing={} repeated={} crashes={} \
+         delivered={} empty={} dropped={} lost={} excused={excused} missing={} repeated={} copied={} \
+         crashes={} \
          repeated_after_one_crash_max={} of_possible_max={} repeated_span_ms_max={} lost_reports={} \
          lost_bytes={} ends_seen={} ends_unseen={} memory_first_max={} memory_max={} handles_max={} \
          threads_max={}",
@@ -84,6 +85,7 @@ fn result(seed: u64, time: Duration, stage: &Stage) -> String {
         tally.lost,
         tally.missing(),
         tally.repeated,
+        tally.copied,
         tally.crashes,
         tally.repeated_max.0,
         tally.repeated_max.1,

@@ -121,6 +121,11 @@ pub struct Life {
     equal_head: bool,
     /// Only a handle that logship holds leads to it.
     by_handle: bool,
+    /// A copy of it was made and it was truncated, when.
+    copied: Option<Instant>,
+    /// ... and logship may not know that the copy is one: nobody saw the truncation, or
+    /// it was not written down.
+    copy_unknown: bool,
     /// Nothing more is done to it.
     closed: bool,
     /// Logship crashed since: what it says of this life it may say twice, and of
@@ -154,6 +159,8 @@ pub struct Tally {
     pub bytes: u64,
     pub delivered: usize,
     pub repeated: usize,
+    /// Lines that came again from a copy that copytruncate made while nobody looked.
+    pub copied: usize,
     /// Lines that came again after one crash: the most, and what there might have been.
     pub repeated_max: (usize, usize),
     /// How long before a crash they had arrived, at most; only without broker faults.
@@ -211,6 +218,8 @@ pub struct Model {
     empty: BTreeMap<&'static str, usize>,
     /// A crash since the last judgement.
     crashed: bool,
+    /// Topics that were changed for another since then.
+    turned: HashSet<&'static str>,
     /// Bytes of all holes.
     pub holes: u64,
     pub wrong: Vec<String>,
@@ -327,6 +336,24 @@ impl Model {
         }
     }
 
+    /// A copy of a life was made, and it is about to be truncated.
+    pub fn is_copied(&mut self, id: LifeId, logship_is_up: bool) {
+        let life = self.life_mut(id);
+        (life.copied, life.copy_unknown) = (Some(Instant::now()), !logship_is_up);
+    }
+
+    /// A life is over before logship is known to have seen it: nor has it seen that the
+    /// life before was truncated, of which there may be a copy.
+    fn forget_copies_before(&mut self, id: LifeId) {
+        let life = self.life(id);
+        let (inode, known) = (life.inode, life.known.is_some());
+        let mut lives = self.lives.values_mut().filter(|_| !known);
+        lives
+            .by_ref()
+            .filter(|life| life.inode == inode && life.copied.is_some())
+            .for_each(|life| life.copy_unknown = true);
+    }
+
     /// Logship was killed after a crash was noted: it knows what its checkpoint says.
     /// `elsewhere` are lives that have left the name that is looked for, and are found
     /// only if they are known.
@@ -338,6 +365,7 @@ impl Model {
                 life.known = None;
             }
             life.forget_seen_since(saved);
+            life.copy_unknown |= life.copied.is_some_and(|copied| copied > saved);
             life.fate = match life.fate {
                 Fate::Arrives if life.by_handle => Fate::ArrivesOrIsReported,
                 Fate::Arrives if unknown && !life.is_over() && elsewhere(id, life) => {
@@ -405,6 +433,8 @@ impl Model {
             drops: false,
             equal_head,
             by_handle: false,
+            copied: None,
+            copy_unknown: false,
             closed: false,
             crashed: false,
             judged: false,
@@ -529,6 +559,7 @@ impl Model {
     /// The bytes of a life are gone, or out of reach; `unseen` is why there may be
     /// some that logship had not seen.
     pub fn ends(&mut self, id: LifeId, fate: Fate, unseen: &'static str) {
+        self.forget_copies_before(id);
         let life = self.life_mut(id);
         life.closed = true;
         life.ended = Some(Instant::now());
@@ -540,6 +571,7 @@ impl Model {
 
     /// The last name of a file is gone, but logship has it open.
     pub fn is_held(&mut self, id: LifeId, unseen: &'static str) {
+        self.forget_copies_before(id);
         let life = self.life_mut(id);
         (life.by_handle, life.closed, life.unseen) = (true, true, unseen);
         life.ended = Some(Instant::now());
@@ -565,9 +597,20 @@ impl Model {
         };
         crash.repeated_max = lines.filter(forgotten).count();
         self.crashed = true;
-        self.lives.values_mut().for_each(|life| life.crashed = true);
+        for life in self.lives.values_mut() {
+            life.crashed = true;
+            // What was dropped, or came back for a topic of before, is read once more.
+            if life.drops || self.turned.contains(life.topic) {
+                life.latest = [None; 2];
+            }
+        }
         self.crashes.push(crash);
         self.tally.crashes += 1;
+    }
+
+    /// A source of this topic has got another one.
+    pub fn turns(&mut self, topic: &'static str) {
+        self.turned.insert(topic);
     }
 
     /// Lives that are neither over nor among these.
@@ -619,8 +662,8 @@ impl Model {
             return Err(format!("a line for '{}'", life.topic));
         }
         let at = number.checked_sub(life.forgotten);
-        if at.is_none() && life.drops {
-            return Ok(()); // the same
+        if at.is_none() && (life.drops || life.copy_unknown) {
+            return Ok(()); // the same, or shipped from the copy
         }
         let at = at.ok_or("a line long forgotten came again")?;
         let line = life
@@ -658,6 +701,10 @@ impl Model {
             }
             return Ok(());
         };
+        if life.copy_unknown {
+            self.tally.copied += 1;
+            return Ok(());
+        }
         self.tally.repeated += 1;
         let mut crashes = self.crashes.iter_mut().rev();
         let excuse =
@@ -823,6 +870,7 @@ impl Model {
         }
         self.crashes.retain(|crash| crash.at + 3 * REMEMBERED > now);
         self.crashed = false;
+        self.turned.clear();
         self.lives.retain(|id, life| {
             if !life.is_over() {
                 return true;
@@ -861,8 +909,8 @@ impl Model {
                 .map(|line| line.to - line.from)
                 .sum();
             let holes: u64 = over.iter().map(|life| life.hole).sum();
-            let crashed =
-                over.iter().any(|life| life.crashed || life.drops) || self.haunted.contains(&inode);
+            let unsure = |life: &&Life| life.crashed || life.drops || life.copy_unknown;
+            let crashed = over.iter().any(unsure) || self.haunted.contains(&inode);
             if lost > missing + empty + holes && !crashed && !over.is_empty() {
                 let over: Vec<String> = over.iter().map(|life| life.shown()).collect();
                 let lines: Vec<&str> = losses.iter().map(|(_, loss)| loss.line.as_str()).collect();

@@ -685,6 +685,9 @@ impl Stage {
     /// A directory goes with all that is in it; whoever writes there next makes it anew.
     fn remove_dir(&mut self, slot: usize) {
         let kind = self.slots[slot].kind;
+        for life in self.model.alive().filter(|life| life.topic == kind.dir()) {
+            life.links = 0; // they go with it
+        }
         let slots = 0..self.slots.len();
         for slot in slots
             .filter(|slot| self.slots[*slot].kind == kind)
@@ -703,9 +706,6 @@ impl Stage {
         }
         self.note(format!("remove {}", kind.dir()));
         fs::remove_dir_all(self.world().path(kind.dir())).unwrap();
-        for life in self.model.alive().filter(|life| life.topic == kind.dir()) {
-            life.links = 0;
-        }
     }
 
     /// Out of the directory, and out of what anything looks for.
@@ -768,6 +768,7 @@ impl Stage {
             let copy = PathBuf::from(format!("{}-{life}", path.display()));
             fs::copy(&path, &copy).unwrap();
             self.copies.push(copy);
+            self.model.is_copied(life, self.daemon.is_some());
         }
         let unseen = self.lets_see(life);
         self.note(format!(
@@ -1027,6 +1028,7 @@ impl Stage {
                 let other = usize::from(both[0] == topic);
                 source["topic"] = json!(both[other]);
                 self.retopicked.insert(both[0]);
+                self.model.turns(both[0]);
                 "topic"
             }
             1 => {
