@@ -629,6 +629,35 @@ fn an_unseen_file_with_the_inode_of_one_that_was_known_is_shipped() {
     shipper.stop().exits(0).printed([""; 0]);
 }
 
+/// The same for the copy that copytruncate makes: it seemed to be known already, so that
+/// nobody remembered what it is, and the next logship shipped it.
+#[test]
+fn a_copy_with_the_inode_of_a_file_that_was_known_is_not_shipped() {
+    let (world, mut log, mut shipper) = asleep("app.log");
+    let first = world.path("app.log.1");
+    log.rename_to(&first);
+    log.reopen();
+    log.write(["two"]);
+    shipper.delivers(["two"]);
+    shipper.has_open(false, |path| path.ends_with("app.log.1"));
+    world.all_asleep(1);
+
+    let number = inode(&first);
+    fs::remove_file(&first).unwrap();
+    if !takes_inode(&world, number, "app.log.1", "two\n") {
+        return;
+    }
+    log.truncate();
+    log.write(["three"]);
+    shipper.delivers(["three"]);
+    shipper.stop().exits(0);
+    log.rotate(Rotate::Rename);
+    log.write(["four"]);
+    let shipper = world.run(&of_app_log()).start();
+    shipper.delivers(["four"]);
+    shipper.stop().exits(0).printed([""; 0]);
+}
+
 /// A file that nobody named must never be shipped: an inode is no name, and of an
 /// empty log nothing else was known, of a short one little more.
 #[test]

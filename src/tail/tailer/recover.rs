@@ -169,14 +169,7 @@ impl Tailer {
     fn take_all_unseen(&mut self, since: SystemTime) -> Result<bool, Obstacle> {
         let mut any = false;
         for (path, meta) in rotated::created_since(&self.target.path, since) {
-            let topic = &self.target.job.topic;
-            let key = (meta.dev(), meta.ino(), Arc::clone(topic));
-            let ledger = &self.context.ledger;
-            let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
-            let known = known.map(|known| known.entry().origin.created_ns);
-            // Another inode with its number is not the file that is known.
-            let known = known.is_some_and(|then| then.is_none() || then == created_ns(&meta));
-            if known || self.context.registry.holder(&key).is_some() {
+            if self.is_known(&meta) {
                 continue;
             }
             let taken = self
@@ -196,6 +189,18 @@ impl Tailer {
             }
         }
         Ok(any)
+    }
+
+    /// True for a file that is remembered, or in the hands of a tailer. Another inode with
+    /// its number is not the file that is known.
+    fn is_known(&self, meta: &Metadata) -> bool {
+        let topic = &self.target.job.topic;
+        let key = (meta.dev(), meta.ino(), Arc::clone(topic));
+        let ledger = &self.context.ledger;
+        let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
+        let created = known.map(|known| known.entry().origin.created_ns);
+        created.is_some_and(|then| then.is_none() || then == created_ns(meta))
+            || self.context.registry.holder(&key).is_some()
     }
 
     /// False for one that is no file of its own.
@@ -245,10 +250,7 @@ impl Tailer {
 
     /// `None` for a file that is known, is no copy, or cannot be read.
     fn note_copy(&self, path: &Path, meta: &Metadata, life: &Entry) -> Option<()> {
-        let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
-        let key = (meta.dev(), meta.ino(), Arc::clone(topic));
-        let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
-        if known.is_some() || self.context.registry.holder(&key).is_some() {
+        if self.is_known(meta) {
             return None;
         }
         let (input, meta) = self.open(path).ok()?;
@@ -256,7 +258,7 @@ impl Tailer {
         if !identity::is_copy(&input, size, life).ok()? {
             return None;
         }
-        ledger.remember_complete(Entry {
+        self.context.ledger.remember_complete(Entry {
             origin: self.origin(inode_of(&meta), 0),
             head: identity::head(&input, size).ok()?,
             position: size,
