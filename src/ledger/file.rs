@@ -175,8 +175,8 @@ struct State {
     gone: bool,
     /// Another account has taken over; this one is not written down.
     superseded: bool,
-    /// Somebody looks after the file.
-    attended: bool,
+    /// How many look after the file.
+    attended: usize,
     /// The account whose topic was changed, until everything that was read for
     /// it is settled: this one begins where that one ends.
     before: Option<Arc<FileLedger>>,
@@ -222,7 +222,7 @@ impl FileLedger {
                 windows: VecDeque::new(),
                 gone: false,
                 superseded: false,
-                attended: false,
+                attended: 0,
                 before: None,
                 dropped: None,
                 figures: Figures::default(),
@@ -323,19 +323,19 @@ impl FileLedger {
 
     /// Somebody begins to look after the file.
     pub fn attend(self: &Arc<FileLedger>) -> Attendance {
-        self.state().attended = true;
+        self.state().attended += 1;
         Attendance(Arc::clone(self))
     }
 
     /// True while somebody looks after the file.
     pub fn is_attended(&self) -> bool {
-        self.state().attended
+        self.state().attended > 0
     }
 
     /// True when nobody looks after the file, and whoever finds it may go on.
     pub(super) fn is_left_open(&self) -> bool {
         let state = self.state();
-        !state.attended && !state.superseded && !state.gone
+        state.attended == 0 && !state.superseded && !state.gone
     }
 
     /// True when no other account's unsettled end is before this one.
@@ -736,7 +736,7 @@ impl std::ops::Deref for Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.0.state().attended = false;
+        self.0.state().attended -= 1;
         self.0.flow.changed();
         self.0.tell_dropped();
     }

@@ -100,8 +100,8 @@ struct Inner {
 /// What is known of a file that was just found.
 #[derive(Debug)]
 pub enum Known {
-    /// Its account is open, and nobody looks after it.
-    Open(Arc<FileLedger>),
+    /// Its account is open, and nobody looked after it so far.
+    Open(Attendance),
     /// Its position was saved.
     Saved(Box<Entry>),
 }
@@ -243,11 +243,15 @@ impl Inner {
     fn close(&mut self, file: &Arc<FileLedger>, keep: Keep) {
         let mut entry = file.entry();
         let key = entry.key();
-        if let Some(lives) = self.open.get_mut(&key) {
-            lives.retain(|open| !Arc::ptr_eq(open, file));
-            if lives.is_empty() {
-                self.open.remove(&key);
-            }
+        let Some(lives) = self.open.get_mut(&key) else {
+            return;
+        };
+        let Some(at) = lives.iter().position(|open| Arc::ptr_eq(open, file)) else {
+            return; // it was closed by somebody else, and is counted
+        };
+        lives.remove(at);
+        if lives.is_empty() {
+            self.open.remove(&key);
         }
         self.unindex(&entry.origin.path, &key);
         let figures = file.figures();
@@ -310,8 +314,19 @@ impl Ledger {
         flow
     }
 
-    /// What is known of an inode that was found at `path`. A saved position stays remembered until its
-    /// account is opened: a checkpoint in between must not miss it.
+    /// What is known of an inode, to whoever has only found it: when it was created, if
+    /// that is known.
+    pub fn knows_inode(&self, device: u64, inode: u64, topic: &Arc<str>) -> Option<Option<u64>> {
+        let key = (device, inode, Arc::clone(topic));
+        let inner = self.inner();
+        let open = inner.open.get(&key).and_then(|lives| lives.last());
+        let open = open.map(|file| file.origin().created_ns);
+        open.or_else(|| Some(inner.remembered.get(&key)?.origin.created_ns))
+    }
+
+    /// What is known of an inode that was found at `path`, for whoever has claimed it and goes on with
+    /// it. A saved position stays remembered until its account is opened: a checkpoint in between must
+    /// not miss it.
     pub fn recall(&self, device: u64, inode: u64, topic: &Arc<str>, path: &Path) -> Option<Known> {
         let key = (device, inode, Arc::clone(topic));
         let mut inner = self.inner();
@@ -323,7 +338,7 @@ impl Ledger {
             return inner.saved(&key);
         }
         if open.is_whole() {
-            return Some(Known::Open(open));
+            return Some(Known::Open(open.attend()));
         }
         // It leans on an account that nobody reads for any more: what both have
         // settled goes on as one, and what is on its way may be sent twice.
@@ -356,7 +371,7 @@ impl Ledger {
         let saved = inner.forget(&key);
         drop(inner);
         let known = match (open, saved) {
-            (Some(open), _) => Known::Open(open),
+            (Some(open), _) => Known::Open(open.attend()),
             (None, Some(saved)) => Known::Saved(Box::new(saved)),
             (None, None) => return,
         };
@@ -533,10 +548,13 @@ impl Ledger {
             .collect()
     }
 
-    /// Opens the account of a file, which takes the place of what is remembered.
-    pub fn open(&self, file: Arc<FileLedger>) {
-        self.inner().open(file);
+    /// Opens the account of a file, which takes the place of what is remembered. It is
+    /// looked after from the first moment on: else it would be closed before.
+    pub fn open(&self, file: FileLedger) -> Attendance {
+        let attendance = Arc::new(file).attend();
+        self.inner().open(Arc::clone(&attendance));
         self.changed();
+        attendance
     }
 
     /// Closes an account in which nothing is on its way.
@@ -701,5 +719,37 @@ mod tests {
             let found = recalled.map(|known| known.entry().position);
             assert_eq!(found, position, "{inode:?} {shipped_to:?}");
         }
+    }
+
+    /// Between its opening and its first line, an account of which nothing was on its way
+    /// was closed by whoever asked for its inode, or swept: what its tailer shipped from
+    /// then on was written down nowhere, and came twice after the next start.
+    #[test]
+    fn an_account_is_written_down_from_its_opening_on() {
+        let ledger = Ledger::default();
+        let topic = Arc::<str>::from("t");
+        let origin = Origin {
+            path: PathBuf::from("/app.log.1"),
+            real: None,
+            topic: Arc::clone(&topic),
+            device: 1,
+            inode: 2,
+            generation: 0,
+            created_ns: Some(3),
+        };
+        let flow = ledger.flow("host", &origin.path, &topic);
+        let account = FileLedger::new(origin, flow, 0, Mark::default(), Mark::default());
+        let account = ledger.open(account);
+
+        ledger.sweep();
+        assert_eq!(ledger.knows_inode(1, 2, &topic), Some(Some(3)));
+        assert!(ledger.recall(1, 2, &topic, Path::new("/app.log")).is_none());
+        drop(account.attend()); // a second one who looks after it, for a moment
+        ledger.sweep();
+
+        account.saw(10);
+        account.claim(0, 10, 1, Mark::default()).hand_on();
+        Claim::new(Arc::clone(&account), (0, 10), 1, 0).ack();
+        assert_eq!(ledger.entries()[0].position, 10);
     }
 }

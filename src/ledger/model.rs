@@ -145,10 +145,10 @@ fn mark_at(end: u64) -> Mark {
 
 impl Life {
     fn new(account: FileLedger, bytes: Vec<Byte>, ledger: &Ledger) -> Life {
-        let account = Arc::new(account);
-        ledger.open(Arc::clone(&account));
+        let attendance = ledger.open(account);
+        let account = Arc::clone(&attendance);
         Life {
-            _attendance: account.attend(),
+            _attendance: attendance,
             fresh_from: account.position(),
             account,
             bytes,

@@ -68,11 +68,10 @@ impl Generation {
     pub fn new(
         input: Input,
         claim: Option<Arc<InodeClaim>>,
-        ledger: &Arc<FileLedger>,
+        ledger: Attendance,
         job: Arc<Job>,
         once: bool,
     ) -> io::Result<Generation> {
-        let ledger = ledger.attend();
         let position = ledger.position();
         let last = input.look()?;
         ledger.saw(last.size);
@@ -184,7 +183,7 @@ impl Generation {
 
     /// The file goes on as a new life after a truncation: what was not read is
     /// lost, and reading begins again at 0.
-    pub fn next_life(self, ledger: &Arc<FileLedger>) -> io::Result<(Generation, Attendance)> {
+    pub fn next_life(self, ledger: Attendance) -> io::Result<(Generation, Attendance)> {
         self.give_up(LossReason::Truncated);
         let once = self.once_end.is_some();
         let mut next = Generation::new(self.input, self.claim, ledger, self.job, once)?;
@@ -479,7 +478,8 @@ mod tests {
                 fence: None,
             };
             let generation =
-                Generation::new(input, None, &Arc::new(ledger), Arc::new(job), false).unwrap();
+                Generation::new(input, None, Arc::new(ledger).attend(), Arc::new(job), false)
+                    .unwrap();
             let (queue, mut receivers) = queue::queue(1, 1 << 20);
             Scene {
                 file,
@@ -515,12 +515,13 @@ mod tests {
         let Generation {
             input, ledger, job, ..
         } = scene.generation;
-        scene.generation = Generation::new(input, None, &ledger, job, false).unwrap();
+        let account = Arc::clone(&ledger);
+        scene.generation = Generation::new(input, None, ledger, job, false).unwrap();
 
         scene.read_all();
 
         let head = identity::head(&scene.generation.input, 8).unwrap();
-        assert_eq!(ledger.head(), head);
+        assert_eq!(account.head(), head);
     }
 
     /// Between looking and reading there is time for a truncation and for a
@@ -574,7 +575,8 @@ mod tests {
         std::thread::sleep(2 * crate::tail::input::CLOCK_TICK); // it is no news any more
         let first = scene.generation;
         let (input, job) = (first.input.clone(), Arc::clone(&first.job));
-        scene.generation = Generation::new(input, None, first.ledger(), job, false).unwrap();
+        scene.generation =
+            Generation::new(input, None, first.ledger().attend(), job, false).unwrap();
         let step = scene.step();
         assert!(matches!(step, Step::Truncated), "{step:?}");
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::ledger::{Entry, FileLedger, Keep, Known, Ledger, LossReason, Mark, Origin};
+use crate::ledger::{Attendance, Entry, FileLedger, Keep, Known, Ledger, LossReason, Mark, Origin};
 use crate::text::{as_value, shown};
 
 use super::super::generation::Generation;
@@ -264,7 +264,9 @@ impl Tailer {
                     ReadFrom::Beginning => 0,
                     ReadFrom::End => cut::last_line_start(&input, meta.len())?,
                 };
-                self.opened(self.fresh_account(&input, meta, 0, start)?)
+                self.context
+                    .ledger
+                    .open(self.fresh_account(&input, meta, 0, start)?)
             }
         };
         log::debug!(
@@ -276,7 +278,8 @@ impl Tailer {
         );
         let once = self.context.options.once;
         let job = Arc::clone(&self.target.job);
-        let mut generation = Generation::new(input, Some(claim), &account, job, once)?;
+        let mut generation = Generation::new(input, Some(claim), account, job, once)?;
+        let account = generation.ledger();
         if account.origin().generation > 0 && account.read_to() == 0 {
             generation.skip_nuls(); // it was truncated, and nothing of it is read yet
         }
@@ -284,12 +287,7 @@ impl Tailer {
     }
 
     /// Goes on with a file that is known, unless it is another one by now.
-    fn resume(
-        &mut self,
-        known: Known,
-        input: &Input,
-        meta: &Metadata,
-    ) -> io::Result<Arc<FileLedger>> {
+    fn resume(&mut self, known: Known, input: &Input, meta: &Metadata) -> io::Result<Attendance> {
         let entry = known.entry();
         let same = identity::recognise(input, meta.len(), &entry)? == Recognition::Same;
         match known {
@@ -303,7 +301,10 @@ impl Tailer {
                     origin.real = entry.origin.real.clone(); // the link leads elsewhere by now
                 }
                 let flow = Arc::clone(&self.flow);
-                Ok(self.opened(FileLedger::resumed(&entry, origin, flow)))
+                Ok(self
+                    .context
+                    .ledger
+                    .open(FileLedger::resumed(&entry, origin, flow)))
             }
             known => {
                 log::info!(
@@ -316,15 +317,12 @@ impl Tailer {
                     .ledger
                     .lose_known(&known, LossReason::Truncated);
                 let life = entry.origin.generation + 1;
-                Ok(self.opened(self.fresh_account(input, meta, life, 0)?))
+                Ok(self
+                    .context
+                    .ledger
+                    .open(self.fresh_account(input, meta, life, 0)?))
             }
         }
-    }
-
-    fn opened(&self, account: FileLedger) -> Arc<FileLedger> {
-        let account = Arc::new(account);
-        self.context.ledger.open(Arc::clone(&account));
-        account
     }
 
     fn fresh_account(
@@ -386,10 +384,8 @@ impl Tailer {
         };
         let begun = generation.fresh_head().and_then(|head| {
             let flow = Arc::clone(&self.flow);
-            let account = Arc::new(FileLedger::new(next, flow, 0, head, Mark::default()));
-            let begun = generation.next_life(&account)?;
-            self.context.ledger.open(account);
-            Ok(begun)
+            let account = FileLedger::new(next, flow, 0, head, Mark::default());
+            generation.next_life(self.context.ledger.open(account))
         });
         let open = begun.is_ok();
         match begun {

@@ -197,12 +197,12 @@ impl Tailer {
         let mut tailer = Tailer::new(context, target, claim);
         let origin = tailer.origin((0, 0, None), 0);
         let (flow, none) = (Arc::clone(&tailer.flow), Mark::default());
-        let ledger = Arc::new(FileLedger::new(origin, flow, 0, none, none));
-        ledger.supersede(); // a pipe has no position to come back to
-        tailer.context.ledger.open(Arc::clone(&ledger));
+        let account = FileLedger::new(origin, flow, 0, none, none);
+        account.supersede(); // a pipe has no position to come back to
+        let account = tailer.context.ledger.open(account);
         let input = Input::Stdin(retained);
         let job = Arc::clone(&tailer.target.job);
-        let generation = Generation::new(input, None, &ledger, job, false)?;
+        let generation = Generation::new(input, None, account, job, false)?;
         tailer.generations.push_back(generation);
         Ok(tailer)
     }
@@ -372,10 +372,9 @@ impl Tailer {
         let origin = self.origin(inode, origin.generation);
         let flow = Arc::clone(&self.flow);
         let account = FileLedger::following(old.ledger(), origin, flow, old.window());
-        let account = Arc::new(account);
         let job = Arc::clone(&self.target.job);
-        let next = Generation::new(old.input().clone(), Some(claim), &account, job, false)?;
-        self.context.ledger.open(account);
+        let account = self.context.ledger.open(account);
+        let next = Generation::new(old.input().clone(), Some(claim), account, job, false)?;
         Ok(Some(next))
     }
 

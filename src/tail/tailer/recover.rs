@@ -197,8 +197,7 @@ impl Tailer {
         let topic = &self.target.job.topic;
         let key = (meta.dev(), meta.ino(), Arc::clone(topic));
         let ledger = &self.context.ledger;
-        let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
-        let created = known.map(|known| known.entry().origin.created_ns);
+        let created = ledger.knows_inode(meta.dev(), meta.ino(), topic);
         created.is_some_and(|then| then.is_none() || then == created_ns(meta))
             || self.context.registry.holder(&key).is_some()
     }

@@ -978,7 +978,8 @@ impl Model {
                     });
                 }
             }
-            self.empty_free.insert(topic, free.min(may.saturating_sub(came)));
+            self.empty_free
+                .insert(topic, free.min(may.saturating_sub(came)));
             if came < must || (came > may && !self.crashed && !copied) {
                 self.wrong.push(format!(
                     "{came} empty lines came in '{topic}', but {must} to {may} were to"
