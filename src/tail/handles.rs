@@ -28,7 +28,7 @@ struct Counts {
 
 /// The right to have one file open; dropping it gives it back.
 #[derive(Debug)]
-pub struct Handle(Arc<Counts>);
+pub struct Handle(Option<Arc<Counts>>);
 
 /// How much of the disk one tailer keeps from being used again, because it holds
 /// deleted files open.
@@ -81,7 +81,13 @@ impl Handles {
         if taken.is_err() {
             self.ask(1);
         }
-        taken.ok().map(|_| Handle(Arc::clone(&self.0)))
+        taken.ok().map(|_| Handle(Some(Arc::clone(&self.0))))
+    }
+
+    /// For a file that is compared and closed at once: one of those that are left for
+    /// other purposes, so that nobody has to give way for it.
+    pub fn for_a_glance() -> Handle {
+        Handle(None)
     }
 
     /// So many wait for a handle.
@@ -119,7 +125,9 @@ impl Handles {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        if let Some(counts) = &self.0 {
+            counts.open.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 

@@ -314,6 +314,26 @@ fn one_handle_is_enough_for_rotations_while_stopped() {
     }
 }
 
+/// Its one handle was the file's, so that nobody could look what the copy is.
+#[test]
+fn one_handle_is_enough_to_know_a_copy() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let config = one_handle(of_app_log());
+    let shipper = world.run(&config).start();
+    log.write(numbered(0..10));
+    shipper.delivers(numbered(0..10));
+    log.rotate(Rotate::CopyTruncate);
+    log.write(["of the second life"]);
+    shipper.delivers(["of the second life"]);
+    shipper.stop().exits(0);
+    log.rotate(Rotate::Rename);
+    log.write(["of the next file"]);
+    let shipper = world.run(&config).start();
+    shipper.delivers(["of the next file"]);
+    shipper.stop().exits(0).printed([""; 0]);
+}
+
 #[test]
 fn one_handle_is_enough_for_rotations_while_asleep() {
     let world = World::new();

@@ -15,6 +15,7 @@ use crate::ledger::{Attendance, Entry, FileLedger, Keep, Known, Ledger, LossReas
 use crate::text::{as_value, shown};
 
 use super::super::generation::Generation;
+use super::super::handles::{Handle, Handles};
 use super::super::identity::{self, Recognition};
 use super::super::input::{Input, created_ns};
 use super::super::registry::InodeClaim;
@@ -193,9 +194,18 @@ impl Tailer {
         Err(Obstacle::NoRoom(self.generations.len()))
     }
 
-    /// Opens a regular file and asks what it really is.
+    /// Opens a regular file to read it, and asks what it really is.
     pub(super) fn open(&self, path: &Path) -> Result<(Input, Metadata), Obstacle> {
         let handle = self.context.handles.take().ok_or(Obstacle::NoHandle)?;
+        self.open_with(handle, path)
+    }
+
+    /// Opens a regular file to compare it with what is known.
+    pub(super) fn glance_at(&self, path: &Path) -> Result<(Input, Metadata), Obstacle> {
+        self.open_with(Handles::for_a_glance(), path)
+    }
+
+    fn open_with(&self, handle: Handle, path: &Path) -> Result<(Input, Metadata), Obstacle> {
         let opened = fs::OpenOptions::new()
             .read(true)
             .custom_flags(O_NONBLOCK)

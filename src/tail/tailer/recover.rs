@@ -99,7 +99,7 @@ impl Tailer {
                 ..entry.origin.clone()
             };
             let same = |path: &Path, meta: &Metadata| {
-                let input = self.open(path).ok()?.0;
+                let input = self.glance_at(path).ok()?.0;
                 let same = identity::recognise(&input, meta.len(), entry).ok()?;
                 (same == Recognition::Same && entry.head.len > 0).then_some(())
             };
@@ -252,7 +252,7 @@ impl Tailer {
         if self.is_known(meta) {
             return None;
         }
-        let (input, meta) = self.open(path).ok()?;
+        let (input, meta) = self.glance_at(path).ok()?;
         let size = meta.len();
         if !identity::is_copy(&input, size, life).ok()? {
             return None;
