@@ -59,6 +59,11 @@ impl Wanted {
         wanted.find(|source| *source.job.topic == *topic)
     }
 
+    /// True when a path is shipped to a topic. What was named is tailed to its one topic.
+    pub fn wants(&self, path: &Path, topic: &str) -> bool {
+        self.in_force().named.contains(path) || self.of_topic(path, topic).is_some()
+    }
+
     /// Where the lines of a path go.
     pub fn topics(&self, path: &Path) -> Vec<Arc<str>> {
         let wanted = self.of(path).into_iter();
@@ -69,8 +74,7 @@ impl Wanted {
     /// more: whoever does so was told of another topic and has not heard it yet. It
     /// goes on with the file, from where it is.
     pub fn changes_hands(&self, attended: &[(PathBuf, Arc<str>)]) -> bool {
-        let named = |path: &PathBuf| self.in_force().named.contains(path);
-        let mut attended = attended.iter().filter(|(path, _)| !named(path));
-        attended.any(|(path, topic)| self.of_topic(path, topic).is_none())
+        let mut attended = attended.iter();
+        attended.any(|(path, topic)| !self.wants(path, topic))
     }
 }

@@ -441,6 +441,33 @@ fn a_topic_that_changes_while_names_move_on_repeats_nothing() {
     );
 }
 
+/// The tailer of the name that is written to looks for files that were rotated away from
+/// it unseen; one of a moment ago, known by another name and topic, seemed to be one.
+#[test]
+fn a_topic_that_changes_while_stopped_just_after_a_rotation_repeats_nothing() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let to = |pattern, topic| to_broker(&broker, json!([source(pattern, topic)]));
+    let shipper = world.run(&to("app.log*", "old")).start();
+    log.write(numbered(0..10));
+    records(&broker, "old", 10);
+    log.rotate(Rotate::Rename);
+    shipper.stop().exits(0);
+    let shipper = world.run(&to("app.log*", "old")).start(); // it is found by its name of now
+    let name = world.path("app.log.1").display().to_string();
+    world.status_until("the new name", |report| {
+        report.files.iter().any(|file| file.path == name)
+    });
+    shipper.stop().exits(0);
+    log.write(["of now"]);
+    let shipper = world.run(&to("app.log", "new")).start();
+    records(&broker, "new", 1);
+    thread::sleep(Duration::from_millis(500));
+    shipper.stop().exits(0);
+    assert_eq!(values(&broker, "new"), ["of now"]);
+    check_sequence(numbered(0..10), &broker.records("old")).assert_exact();
+}
+
 /// As fast as one can ask for it, while lines keep coming.
 #[test]
 fn a_topic_that_changes_back_and_forth_under_load_loses_and_repeats_nothing() {

@@ -265,6 +265,7 @@ impl Tailer {
         meta: &Metadata,
         from: ReadFrom,
     ) -> io::Result<Generation> {
+        self.inherit((meta.dev(), meta.ino()));
         let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
         let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
         let account = match known {
@@ -294,6 +295,16 @@ impl Tailer {
             generation.skip_nuls(); // it was truncated, and nothing of it is read yet
         }
         Ok(generation)
+    }
+
+    /// What an inode was shipped to while that was wanted of it is for the topic of now.
+    pub(super) fn inherit(&self, inode: (u64, u64)) {
+        let (path, topic) = (&self.target.path, &self.target.job.topic);
+        let topics = self.context.wanted.topics(path);
+        if !topics.is_empty() {
+            let ledger = &self.context.ledger;
+            ledger.inherit(path, Some(inode), topic, &topics);
+        }
     }
 
     /// Goes on with a file that is known, unless it is another one by now.

@@ -341,7 +341,8 @@ impl Model {
     /// A copy of a life was made, and it is about to be truncated.
     pub fn is_copied(&mut self, id: LifeId, logship_is_up: bool) {
         let life = self.life_mut(id);
-        (life.copied, life.copy_unknown) = (Some(Instant::now()), !logship_is_up);
+        life.copied = Some(Instant::now());
+        life.copy_unknown = !logship_is_up || life.known.is_none();
     }
 
     /// A life is over before logship is known to have seen it: nor has it seen that the
@@ -668,6 +669,9 @@ impl Model {
             return Ok(()); // the same, or shipped from the copy
         }
         let at = at.ok_or("a line long forgotten came again")?;
+        if at == life.lines.len() && life.copy_unknown {
+            return Ok(()); // the unfinished line at the end of the copy
+        }
         let line = life
             .lines
             .get_mut(at)
