@@ -34,6 +34,20 @@ complete -c logship -n "__fish_logship_needs_command" -f -a "verify" -d 'Prove t
 complete -c logship -n "__fish_logship_needs_command" -f -a "etcd" -d 'Read, check and write the config in etcd'
 complete -c logship -n "__fish_logship_using_subcommand tail" -s t -l topic -d 'Ship to this topic' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -s b -l brokers -d 'Ask these brokers for the cluster [default: standard output]' -r
+complete -c logship -n "__fish_logship_using_subcommand tail" -l security-protocol -d 'Encrypt, log in, or both [default: by the options below]' -r -f -a "PLAINTEXT\t''
+SSL\t''
+SASL_PLAINTEXT\t''
+SASL_SSL\t''"
+complete -c logship -n "__fish_logship_using_subcommand tail" -l tls-ca-file -d 'Trust brokers with a certificate of this CA' -r -F
+complete -c logship -n "__fish_logship_using_subcommand tail" -l tls-cert-file -d 'Show the brokers this certificate' -r -F
+complete -c logship -n "__fish_logship_using_subcommand tail" -l tls-key-file -d 'The key of our certificate' -r -F
+complete -c logship -n "__fish_logship_using_subcommand tail" -l sasl-mechanism -d 'Log in with this mechanism' -r -f -a "PLAIN\t''
+SCRAM-SHA-256\t''
+SCRAM-SHA-512\t''
+OAUTHBEARER\t''"
+complete -c logship -n "__fish_logship_using_subcommand tail" -l sasl-username -d 'Log in as this user' -r
+complete -c logship -n "__fish_logship_using_subcommand tail" -l sasl-password-file -d 'Log in with the password in this file' -r -F
+complete -c logship -n "__fish_logship_using_subcommand tail" -l sasl-token-file -d 'Log in with the token in this file' -r -F
 complete -c logship -n "__fish_logship_using_subcommand tail" -l timeout -d 'Give up after this long [default: never]' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l from -d 'Where to begin in a file without a saved position' -r -f -a "beginning\t'At the first byte'
 end\t'Only what is written from now on'"
@@ -54,6 +68,7 @@ complete -c logship -n "__fish_logship_using_subcommand tail" -l name -d 'Name t
 complete -c logship -n "__fish_logship_using_subcommand tail" -l shutdown-timeout -d 'Wait this long for acknowledgements when stopped' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l stats-interval -d 'Tell the figures this often' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l log-file -d 'Log to this file instead of standard error' -r -F
+complete -c logship -n "__fish_logship_using_subcommand tail" -l tls-insecure-skip-verify -d 'Take any certificate (for tests only)'
 complete -c logship -n "__fish_logship_using_subcommand tail" -l once -d 'Read to the end, wait for every ack, and exit'
 complete -c logship -n "__fish_logship_using_subcommand tail" -l headers -d 'Say in headers where each line stands'
 complete -c logship -n "__fish_logship_using_subcommand tail" -l no-state -d 'Keep no positions and use none'

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{TailRequest, parse_duration, parse_size};
+use super::security::SecurityArgs;
+use crate::config::{Mistake, TailRequest, parse_duration, parse_size};
 use crate::exit;
 use crate::kafka::{Address, Compression};
 use crate::record::{Format, Partitioning};
@@ -403,6 +404,10 @@ pub struct TailArgs {
     )]
     pub brokers: Option<String>,
 
+    /// How brokers are trusted, and who we are.
+    #[command(flatten)]
+    pub security: SecurityArgs,
+
     /// Read to the end, wait for every ack, and exit
     ///
     /// Reads to the end of every file, waits until everything is acknowledged, and exits. The
@@ -583,11 +588,15 @@ pub enum WhenFullArg {
 
 impl TailArgs {
     /// What was asked for, without how to tell of it.
-    pub fn request(&self) -> TailRequest {
-        TailRequest {
+    ///
+    /// # Errors
+    /// A file with a password that cannot be read.
+    pub fn request(&self) -> Result<TailRequest, Mistake> {
+        Ok(TailRequest {
             paths: self.paths.clone(),
             topic: self.topic.clone(),
             brokers: self.brokers.clone(),
+            security: self.security.request()?,
             once: self.once,
             read_from: self.from.map(|from| match from {
                 From::Beginning => ReadFrom::Beginning,
@@ -620,7 +629,7 @@ impl TailArgs {
             shutdown_timeout: self.shutdown_timeout,
             stats_interval: self.stats_interval,
             timeout: self.timeout,
-        }
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod etcd;
 mod logging;
 mod progress;
+mod security;
 mod signals;
 mod status;
 mod verify;
@@ -108,7 +109,9 @@ fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
 fn tail(args: &TailArgs) -> Result<Exit, Exit> {
     let signals = listen(false)?;
     let around = surroundings()?;
-    let plan = config::lower_tail(&args.request(), &around).map_err(|mistakes| {
+    let request = args.request().map_err(|mistake| vec![mistake]);
+    let lowered = request.and_then(|request| config::lower_tail(&request, &around));
+    let (plan, warnings) = lowered.map_err(|mistakes| {
         for mistake in mistakes {
             complain(&mistake.to_string(), None);
         }
@@ -117,6 +120,9 @@ fn tail(args: &TailArgs) -> Result<Exit, Exit> {
     })?;
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
     start_log(&args.logging, &progress)?;
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
     if args.headers && plan.pool.sink == Sink::Stdout {
         log::warn!("--headers is for Kafka: records on standard output have none");
     }

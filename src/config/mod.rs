@@ -11,7 +11,9 @@ mod follow;
 mod keep;
 pub mod keys;
 mod object;
+mod pem;
 mod plan;
+mod security;
 mod tail;
 mod units;
 mod variables;
@@ -20,6 +22,7 @@ pub use defaults::LINE_BYTES_MAX_EVER;
 pub use file::{FileConfig, Remote, fill_in, load, read_config, read_secret, read_value};
 pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
+pub use security::{Mechanism, Protocol, SaslRequest, SecurityRequest, TlsRequest};
 pub use tail::{Input, Surroundings, TailRequest, lower_inputs, lower_tail};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

@@ -60,7 +60,7 @@ pub enum Sink {
     /// Standard output, one record a line.
     Stdout,
     /// Kafka.
-    Kafka(kafka::Options),
+    Kafka(Box<kafka::Options>),
 }
 
 impl Plan {

@@ -11,6 +11,7 @@ use crate::kafka::{self, Address, Compression};
 use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
+use super::security::{self, SecurityRequest};
 use super::{Mistake, Plan, Sink, defaults};
 
 /// The longest name of a state directory, well below what file systems take.
@@ -25,6 +26,8 @@ pub struct TailRequest {
     pub topic: String,
     /// `--brokers`; none: standard output.
     pub brokers: Option<String>,
+    /// `--security-protocol`, `--tls-...` and `--sasl-...`
+    pub security: SecurityRequest,
     /// `--once`
     pub once: bool,
     /// `--from`
@@ -66,11 +69,15 @@ pub struct Surroundings {
     pub host: Arc<str>,
 }
 
-/// Puts a plan together, or says everything that is wrong.
+/// Puts a plan together, with what had better be looked at, or says everything that is
+/// wrong.
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, Vec<Mistake>> {
+pub fn lower_tail(
+    request: &TailRequest,
+    around: &Surroundings,
+) -> Result<(Plan, Vec<Mistake>), Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut wrong = |key: &str, problem: String| {
         mistakes.push(Mistake {
@@ -93,14 +100,21 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
         wrong("--name", problem);
     }
     let state_dir = lower_state_dir(request, around, &mut wrong);
+    let mut warnings = Vec::new();
+    let sink = match brokers {
+        None => Sink::Stdout,
+        Some(brokers) => {
+            let mut options = kafka::Options::new(brokers.into_iter().flatten().collect());
+            match security::lower(&request.security, &mut options) {
+                Ok(()) => warnings.extend(security::warnings(&options).into_iter().map(typed)),
+                Err(problems) => mistakes.extend(problems.into_iter().map(typed)),
+            }
+            Sink::Kafka(Box::new(options))
+        }
+    };
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-
-    let sink = match brokers {
-        None => Sink::Stdout,
-        Some(brokers) => Sink::Kafka(kafka::Options::new(brokers.into_iter().flatten().collect())),
-    };
     let default_from = if request.once {
         ReadFrom::Beginning
     } else {
@@ -141,7 +155,16 @@ pub fn lower_tail(request: &TailRequest, around: &Surroundings) -> Result<Plan, 
             Input::Pattern(pattern) => plan.sources.push(Arc::new(Source::new(*pattern, job))),
         }
     }
-    Ok(plan)
+    Ok((plan, warnings))
+}
+
+/// What is wrong with an option of security.
+fn typed((setting, problem): security::Problem) -> Mistake {
+    Mistake {
+        place: None,
+        key: setting.option().to_owned(),
+        problem,
+    }
 }
 
 /// One of the PATHs.
@@ -282,6 +305,7 @@ mod tests {
             paths: paths.iter().map(PathBuf::from).collect(),
             topic: "t".into(),
             brokers: Some("a:1,b:2".into()),
+            security: SecurityRequest::default(),
             once: false,
             read_from: None,
             format: Format::Raw,
@@ -335,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_same_tail_has_the_same_state_directory_and_another_one_another() {
-        let dir = |request: &TailRequest| lower_tail(request, &around()).unwrap().state_dir;
+        let dir = |request: &TailRequest| lower_tail(request, &around()).unwrap().0.state_dir;
         let one = dir(&request(&["a", "/b"]));
         assert_eq!(one, dir(&request(&["/b", "/here/a"])));
         assert_eq!(one, dir(&request(&["./a", "//b/"])));
@@ -358,14 +382,15 @@ mod tests {
     fn standard_output_keeps_state_only_when_asked() {
         let plain = TailRequest {
             brokers: None,
+            security: SecurityRequest::default(),
             ..request(&["a"])
         };
-        assert_eq!(lower_tail(&plain, &around()).unwrap().state_dir, None);
+        assert_eq!(lower_tail(&plain, &around()).unwrap().0.state_dir, None);
         let asked = TailRequest {
             state_dir: Some("/d".into()),
             ..plain
         };
-        let dir = lower_tail(&asked, &around()).unwrap().state_dir;
+        let dir = lower_tail(&asked, &around()).unwrap().0.state_dir;
         assert!(dir.unwrap().starts_with("/d"));
     }
 
@@ -375,7 +400,7 @@ mod tests {
             &request(&["a", "/here/a", "-", "-", "*.x", "*.x"]),
             &around(),
         );
-        let plan = plan.unwrap();
+        let (plan, _) = plan.unwrap();
         assert!(plan.stdin.is_some());
         assert_eq!((plan.named.len(), plan.sources.len()), (1, 1));
     }

@@ -95,6 +95,12 @@ impl<'a> Answer<'a> {
         text.map(Some).map_err(|_| self.garbled())
     }
 
+    /// BYTES; null counts as empty.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Cause> {
+        let length = self.i32()?.max(0) as usize;
+        self.take(length)
+    }
+
     /// Tagged fields (KIP-482), none of which is of interest.
     pub fn skip_tags(&mut self) -> Result<(), Cause> {
         for _ in 0..self.unsigned_varint()? {

@@ -1,19 +1,23 @@
 //! One connection to one broker: two threads that carry bytes.
 //!
-//! A connection decides nothing: it connects, shakes hands, writes the frames
-//! it is given and hands back every answer. Who waits for which answer, for
-//! how long, and what follows when it closes is the producer's business.
+//! A connection decides nothing: it connects, makes itself safe, logs in (and in
+//! again before the login ends), writes the frames it is given and hands back
+//! every answer. Who waits for which answer, for how long, and what follows when
+//! it closes is the producer's business.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::address::Address;
 use super::error::{Cause, ConnectionError, Stage};
+use super::sasl::Sasl;
+use super::tls::Tls;
+use super::transport::{Reader, Transport, Writer};
 use super::wire::{self, Frame, Versions};
 
 /// Longest answer that is believed. Metadata of a cluster with 100,000
@@ -22,14 +26,31 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Frames that may wait for the writer; more than requests in flight, so that
 /// the producer never blocks on it.
 const FRAMES_MAX: usize = 32;
+/// Exchanges of a login; no mechanism has more.
+const LOGIN_ROUNDS_MAX: usize = 5;
+/// After this part of the time that a login holds, there is another one.
+const LOGIN_AGAIN_AFTER: f64 = 0.85;
+/// How long each answer of another login may take, behind those of requests before it.
+const LOGIN_AGAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How an alert of TLS begins (RFC 8446 section 5.1): what a listener with TLS says to
+/// who speaks in the clear.
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
+/// The correlation id of what the connection asks by itself. The owner's are positive.
+const OURS: i32 = -1;
 
-/// How long the steps towards a working connection may take.
+/// How a broker is reached, whichever it is.
 #[derive(Debug, Clone)]
-pub struct Timeouts {
-    /// Opening the TCP connection, for each address of the host.
-    pub connect: Duration,
-    /// From the open connection to the answer to ApiVersions.
-    pub handshake: Duration,
+pub struct Dial {
+    /// The name the brokers' logs and quotas know us by.
+    pub client_id: String,
+    /// Opening the TCP connection may take so long, for each address of the host.
+    pub connect_timeout: Duration,
+    /// Each answer on the way from the open connection to the first request may.
+    pub handshake_timeout: Duration,
+    /// TLS; without it, in the clear.
+    pub tls: Option<Tls>,
+    /// Logging in, if the broker wants it.
+    pub sasl: Option<Sasl>,
 }
 
 /// Names one attempt at a connection; never used again.
@@ -62,8 +83,7 @@ impl Connection {
     pub fn open(
         id: ConnectionId,
         address: Address,
-        client_id: &str,
-        timeouts: &Timeouts,
+        dial: Dial,
         events: Sender<Event>,
     ) -> Connection {
         let (frames, queue) = bounded(FRAMES_MAX);
@@ -71,8 +91,7 @@ impl Connection {
         let worker = Worker {
             id,
             address,
-            client_id: client_id.to_owned(),
-            timeouts: timeouts.clone(),
+            dial,
             socket: Arc::clone(&socket),
             events,
         };
@@ -119,107 +138,137 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 struct Worker {
     id: ConnectionId,
     address: Address,
-    client_id: String,
-    timeouts: Timeouts,
+    dial: Dial,
     socket: Arc<Mutex<Option<TcpStream>>>,
     events: Sender<Event>,
 }
 
+/// A connection that requests may follow on.
+struct Ready {
+    transport: Transport,
+    versions: Versions,
+    login: Option<Standing>,
+}
+
+/// A login that holds until a moment.
+struct Standing {
+    sasl: Sasl,
+    version: i16,
+    until: Option<Instant>,
+}
+
+/// Where a problem was, and which.
+type Problem = (Stage, Cause);
+
 impl Worker {
     fn run(self, queue: &Receiver<Frame>) {
-        let stream = match self.connect() {
-            Ok((stream, versions)) => {
-                let _ = self.events.send(Event::Up(self.id, versions));
-                stream
-            }
-            Err(error) => {
-                let _ = self.events.send(Event::Down(self.id, error));
-                return;
-            }
+        let ready = match self.connect() {
+            Ok(ready) => ready,
+            Err((stage, cause)) => return self.down(stage, cause),
         };
-        let Ok(reader) = stream.try_clone() else {
-            self.down(Stage::Serving, Cause::HungUp);
-            return;
+        let Transport { reader, writer } = ready.transport;
+        let Ok(socket) = writer.socket().try_clone() else {
+            return self.down(Stage::Serving, Cause::HungUp);
         };
-        let (id, address, events) = (self.id, self.address.clone(), self.events.clone());
-        let reader = spawn(format!("kafka:{id}:read"), move || {
-            let cause = read_answers(id, reader, &events);
-            let _ = events.send(Event::Down(
-                id,
-                ConnectionError {
-                    address,
-                    stage: Stage::Serving,
-                    cause,
-                },
-            ));
-        });
-        if let Err(error) = reader {
-            self.down(Stage::Serving, Cause::Io(error));
-            return;
+        let _ = self.events.send(Event::Up(self.id, ready.versions));
+        let (ours, answers) = bounded(1);
+        // Why the writer ended it, where the reader only sees an end.
+        let failed: Arc<Mutex<Option<Problem>>> = Arc::default();
+        let reading = Reading {
+            id: self.id,
+            address: self.address.clone(),
+            events: self.events.clone(),
+            ours,
+            failed: Arc::clone(&failed),
+        };
+        let body = move || reading.run(reader);
+        if let Err(error) = spawn(format!("kafka:{}:read", self.id), body) {
+            return self.down(Stage::Serving, Cause::Io(error));
         }
-        write_frames(&stream, queue);
+        let writing = Writing {
+            worker: self,
+            writer,
+            login: ready.login,
+            answers,
+        };
+        if let Err(problem) = writing.run(queue) {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+        }
         // Wakes the reader, which reports the end.
-        let _ = stream.shutdown(Shutdown::Both);
+        let _ = socket.shutdown(Shutdown::Both);
     }
 
     fn down(&self, stage: Stage, cause: Cause) {
-        let _ = self
-            .events
-            .send(Event::Down(self.id, self.error(stage, cause)));
-    }
-
-    fn error(&self, stage: Stage, cause: Cause) -> ConnectionError {
-        ConnectionError {
-            address: self.address.clone(),
+        let address = self.address.clone();
+        let error = ConnectionError {
+            address,
             stage,
             cause,
-        }
+        };
+        let _ = self.events.send(Event::Down(self.id, error));
     }
 
-    fn connect(&self) -> Result<(TcpStream, Versions), ConnectionError> {
-        let mut stream = self.open_tcp()?;
-        let prepared = stream
+    fn connect(&self) -> Result<Ready, Problem> {
+        let socket = self.open_tcp()?;
+        let timeout = Some(self.dial.handshake_timeout);
+        let prepared = socket
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(self.timeouts.handshake)))
-            .and_then(|()| stream.try_clone());
-        let clone = prepared.map_err(|error| self.error(Stage::Tcp, Cause::Io(error)))?;
+            .and_then(|()| socket.set_read_timeout(timeout))
+            .and_then(|()| socket.set_write_timeout(timeout))
+            .and_then(|()| socket.try_clone());
+        let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
 
-        let versions = self
-            .shake_hands(&mut stream)
-            .map_err(|cause| self.error(Stage::Handshake, cause))?;
-        stream
+        let mut transport = self.secure(socket).map_err(|cause| (Stage::Tls, cause))?;
+        let shaken = self.shake_hands(&mut transport);
+        let versions = shaken.map_err(|cause| (Stage::Handshake, self.waited(cause)))?;
+        let logged_in = self.log_in(&mut transport, versions);
+        let login = logged_in.map_err(|cause| (Stage::Sasl, self.waited(cause)))?;
+        let socket = transport.socket();
+        socket
             .set_read_timeout(None)
-            .map_err(|error| self.error(Stage::Handshake, Cause::Io(error)))?;
-        Ok((stream, versions))
+            .and_then(|()| socket.set_write_timeout(None))
+            .map_err(|error| (Stage::Handshake, Cause::Io(error)))?;
+        Ok(Ready {
+            transport,
+            versions,
+            login,
+        })
     }
 
-    fn open_tcp(&self) -> Result<TcpStream, ConnectionError> {
+    fn open_tcp(&self) -> Result<TcpStream, Problem> {
         let (host, port) = (self.address.host(), self.address.port());
         let addresses = (host, port)
             .to_socket_addrs()
-            .map_err(|error| self.error(Stage::Dns, Cause::Io(error)))?;
+            .map_err(|error| (Stage::Dns, Cause::Io(error)))?;
+        let timeout = self.dial.connect_timeout;
         let mut cause = (Stage::Dns, Cause::NoAddress);
         for address in addresses {
-            match TcpStream::connect_timeout(&address, self.timeouts.connect) {
+            match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    cause = (Stage::Tcp, Cause::Silence(self.timeouts.connect));
+                    cause = (Stage::Tcp, Cause::Silence(timeout));
                 }
                 Err(error) => cause = (Stage::Tcp, Cause::Io(error)),
             }
         }
-        Err(self.error(cause.0, cause.1))
+        Err(cause)
+    }
+
+    fn secure(&self, socket: TcpStream) -> Result<Transport, Cause> {
+        let Some(tls) = &self.dial.tls else {
+            return Transport::plain(socket).map_err(Cause::Io);
+        };
+        let session = tls.session(&self.address).map_err(Cause::Tls)?;
+        Transport::tls(socket, session).map_err(|error| self.waited(hung_up(error)))
     }
 
     /// Asks for the API versions; a broker that does not know our version of
     /// the question answers in version 0, and is asked again in that (KIP-511).
-    fn shake_hands(&self, stream: &mut TcpStream) -> Result<Versions, Cause> {
+    fn shake_hands(&self, transport: &mut Transport) -> Result<Versions, Cause> {
         for version in [wire::API_VERSIONS_NEWEST, 0] {
-            let question = wire::api_versions_request(version, &self.client_id);
-            stream.write_all(&question).map_err(Cause::Io)?;
-            let answer =
-                read_answer(stream).map_err(|cause| self.waited(cause, self.timeouts.handshake))?;
+            let question = wire::api_versions_request(version, &self.dial.client_id);
+            let answer = ask(transport, &question)?;
             match wire::api_versions_response(&answer, version)? {
                 Some(versions) => return Ok(versions),
                 None if version > 0 => continue,
@@ -231,7 +280,28 @@ impl Worker {
         ))
     }
 
-    fn waited(&self, cause: Cause, limit: Duration) -> Cause {
+    fn log_in(
+        &self,
+        transport: &mut Transport,
+        versions: Versions,
+    ) -> Result<Option<Standing>, Cause> {
+        let Some(sasl) = &self.dial.sasl else {
+            return Ok(None);
+        };
+        let version = versions
+            .sasl_authenticate
+            .ok_or_else(|| Cause::Login("logging in needs Kafka 1.0 or newer".to_owned()))?;
+        let mut login = Standing {
+            sasl: sasl.clone(),
+            version,
+            until: None,
+        };
+        login.renew(&self.dial.client_id, |frame| ask(transport, frame))?;
+        Ok(Some(login))
+    }
+
+    /// A socket's time-out, told as what it was.
+    fn waited(&self, cause: Cause) -> Cause {
         match cause {
             Cause::Io(error)
                 if matches!(
@@ -239,45 +309,155 @@ impl Worker {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                 ) =>
             {
-                Cause::Silence(limit)
+                Cause::Silence(self.dial.handshake_timeout)
             }
             other => other,
         }
     }
 }
 
-/// Writes until the owner lets go or the socket fails; the reader sees why.
-fn write_frames(mut stream: &TcpStream, queue: &Receiver<Frame>) {
-    for frame in queue {
-        let mut slices: Vec<IoSlice> = frame.segments().map(IoSlice::new).collect();
-        if write_all_vectored(&mut stream, &mut slices).is_err() {
-            return;
+impl Standing {
+    /// Logs in, or in again (KIP-368). `ask` carries a request and brings its answer.
+    fn renew(
+        &mut self,
+        client_id: &str,
+        mut ask: impl FnMut(&Frame) -> Result<Vec<u8>, Cause>,
+    ) -> Result<(), Cause> {
+        let begun = Instant::now();
+        let mechanism = self.sasl.mechanism();
+        let answer = ask(&wire::sasl_handshake_request(OURS, client_id, mechanism))?;
+        let (_, body) = wire::split_correlation(&answer)?;
+        if let Some(known) = wire::sasl_handshake_response(body)? {
+            return Err(Cause::Mechanism(mechanism, known));
         }
-    }
-}
-
-fn write_all_vectored(writer: &mut impl Write, mut slices: &mut [IoSlice]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        match writer.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn read_answers(id: ConnectionId, mut stream: TcpStream, events: &Sender<Event>) -> Cause {
-    loop {
-        match read_answer(&mut stream) {
-            Ok(answer) => {
-                if events.send(Event::Answer(id, answer)).is_err() {
-                    return Cause::HungUp;
+        let (mut exchange, mut message) = self.sasl.begin()?;
+        for _ in 0..LOGIN_ROUNDS_MAX {
+            let version = self.version;
+            let frame = wire::sasl_authenticate_request(version, OURS, client_id, message);
+            let answer = ask(&frame)?;
+            let (_, body) = wire::split_correlation(&answer)?;
+            let (said, holds) = wire::sasl_authenticate_response(body, version)?;
+            match exchange.answer(&said)? {
+                Some(next) => message = next,
+                None => {
+                    self.until = holds.map(|holds| begun + holds.mul_f64(LOGIN_AGAIN_AFTER));
+                    return Ok(());
                 }
             }
-            Err(cause) => return cause,
+        }
+        Err(Cause::Login(
+            "the broker's questions have no end".to_owned(),
+        ))
+    }
+}
+
+/// Sends a request and waits for the answer; nothing else is under way.
+fn ask(transport: &mut Transport, frame: &Frame) -> Result<Vec<u8>, Cause> {
+    transport.writer.write(frame).map_err(hung_up)?;
+    read_answer(&mut transport.reader)
+}
+
+/// The end that writes.
+struct Writing {
+    worker: Worker,
+    writer: Writer,
+    login: Option<Standing>,
+    /// Answers to what the connection asked by itself.
+    answers: Receiver<Vec<u8>>,
+}
+
+impl Writing {
+    /// Writes until the owner lets go, or the socket or another login fails. Of a
+    /// socket that fails the reader sees why.
+    fn run(mut self, queue: &Receiver<Frame>) -> Result<(), Problem> {
+        loop {
+            let due = self.login.as_ref().and_then(|login| login.until);
+            let frame = match due {
+                Some(due) => queue.recv_deadline(due),
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match frame {
+                Ok(frame) => {
+                    if self.writer.write(&frame).is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.log_in_again().map_err(|cause| (Stage::Sasl, cause))?;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            // A queue that is never empty must not keep the login from being renewed.
+            if self.is_due() {
+                self.log_in_again().map_err(|cause| (Stage::Sasl, cause))?;
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let due = self.login.as_ref().and_then(|login| login.until);
+        due.is_some_and(|due| Instant::now() >= due)
+    }
+
+    /// Other requests wait meanwhile: brokers refuse them in the middle of a login.
+    /// What was sent before is answered before.
+    fn log_in_again(&mut self) -> Result<(), Cause> {
+        let Some(login) = &mut self.login else {
+            return Ok(());
+        };
+        let dial = &self.worker.dial;
+        let (writer, answers) = (&mut self.writer, &self.answers);
+        login.renew(&dial.client_id, |frame| {
+            writer.write(frame).map_err(hung_up)?;
+            answers
+                .recv_timeout(LOGIN_AGAIN_TIMEOUT)
+                .map_err(|error| match error {
+                    RecvTimeoutError::Timeout => Cause::Silence(LOGIN_AGAIN_TIMEOUT),
+                    RecvTimeoutError::Disconnected => Cause::HungUp,
+                })
+        })?;
+        log::debug!("logged in again at broker {}", self.worker.address);
+        Ok(())
+    }
+}
+
+/// The end that reads.
+struct Reading {
+    id: ConnectionId,
+    address: Address,
+    events: Sender<Event>,
+    ours: Sender<Vec<u8>>,
+    failed: Arc<Mutex<Option<Problem>>>,
+}
+
+impl Reading {
+    fn run(self, reader: Reader) {
+        let cause = self.read_answers(reader);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stage, cause) = failed.take().unwrap_or((Stage::Serving, cause));
+        drop(failed);
+        let error = ConnectionError {
+            address: self.address,
+            stage,
+            cause,
+        };
+        let _ = self.events.send(Event::Down(self.id, error));
+    }
+
+    fn read_answers(&self, mut reader: Reader) -> Cause {
+        loop {
+            let answer = match read_answer(&mut reader) {
+                Ok(answer) => answer,
+                Err(cause) => return cause,
+            };
+            let is_ours = answer.starts_with(&OURS.to_be_bytes());
+            let handed_on = match is_ours {
+                true => self.ours.try_send(answer).is_ok(),
+                false => self.events.send(Event::Answer(self.id, answer)).is_ok(),
+            };
+            if !handed_on {
+                return Cause::HungUp;
+            }
         }
     }
 }
@@ -286,6 +466,9 @@ fn read_answers(id: ConnectionId, mut stream: TcpStream, events: &Sender<Event>)
 fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>, Cause> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).map_err(hung_up)?;
+    if length[..2] == TLS_ALERT {
+        return Err(Cause::SpeaksTls);
+    }
     let length = i32::from_be_bytes(length);
     let length = usize::try_from(length)
         .ok()
@@ -303,7 +486,12 @@ fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>, Cause> {
     Ok(answer)
 }
 
+/// What an error of the socket, or of TLS in its place, means.
 fn hung_up(error: io::Error) -> Cause {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    if let Some(error) = tls {
+        return Cause::Tls(rustls::Error::clone(error));
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset

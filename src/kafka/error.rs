@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use super::address::Address;
+use super::tls;
 
 /// A Kafka error code; 0 is "no error".
 ///
@@ -59,6 +60,8 @@ const TABLE: &[(i16, &str, Verdict)] = &[
     (29, "TOPIC_AUTHORIZATION_FAILED", TopicWaits),
     (31, "CLUSTER_AUTHORIZATION_FAILED", TopicWaits),
     (32, "INVALID_TIMESTAMP", Poison),
+    (33, "UNSUPPORTED_SASL_MECHANISM", TopicWaits),
+    (34, "ILLEGAL_SASL_STATE", TopicWaits),
     (35, "UNSUPPORTED_VERSION", TopicWaits),
     (41, "NOT_CONTROLLER", Refresh),
     (42, "INVALID_REQUEST", TopicWaits),
@@ -124,8 +127,12 @@ pub enum Stage {
     Dns,
     /// Opening the TCP connection.
     Tcp,
+    /// Making it a TLS connection.
+    Tls,
     /// Asking for the API versions, the first exchange with a broker.
     Handshake,
+    /// Logging in.
+    Sasl,
     /// Serving requests.
     Serving,
 }
@@ -136,7 +143,9 @@ impl Stage {
         match self {
             Stage::Dns => "dns",
             Stage::Tcp => "tcp",
+            Stage::Tls => "tls",
             Stage::Handshake => "handshake",
+            Stage::Sasl => "sasl",
             Stage::Serving => "request",
         }
     }
@@ -147,7 +156,9 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Stage::Dns => "DNS lookup",
             Stage::Tcp => "TCP connect",
+            Stage::Tls => "TLS handshake",
             Stage::Handshake => "Kafka handshake",
+            Stage::Sasl => "SASL login",
             Stage::Serving => "request",
         })
     }
@@ -177,6 +188,16 @@ pub enum Cause {
     HungUp,
     /// What came is not what Kafka's protocol says.
     Protocol(String),
+    /// What came is TLS, where none was expected.
+    SpeaksTls,
+    /// TLS says no.
+    Tls(rustls::Error),
+    /// The login fails, on either side.
+    Login(String),
+    /// The listener has no login.
+    NoLogin,
+    /// The broker does not know the mechanism, and names those that it knows.
+    Mechanism(&'static str, Vec<String>),
     /// The broker is older or newer than what this client speaks.
     Version(String),
 }
@@ -188,15 +209,42 @@ impl ConnectionError {
         matches!(self.cause, Cause::HungUp)
     }
 
+    /// True when somebody has to change something before it works: a wrong password, a
+    /// certificate that nobody trusts.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::Tls(_) | Cause::Login(_) | Cause::NoLogin | Cause::Mechanism(..)
+        )
+    }
+
     /// What the reader of the message can change.
     pub fn hint(&self) -> &'static str {
         match (self.stage, &self.cause) {
             (Stage::Dns, _) => "check the host name and the resolver",
             (Stage::Tcp, Cause::Silence(_)) => "check the address, routes and firewalls",
             (Stage::Tcp, _) => "check the address and whether the broker runs",
+            (_, Cause::SpeaksTls) => "this listener wants TLS: kafka.tls, --security-protocol SSL",
+            (_, Cause::Tls(error)) => tls::hint(error),
+            (Stage::Tls, Cause::HungUp) => {
+                "this listener may be one without TLS, or want a certificate of ours"
+            }
+            (Stage::Tls, _) => "check that this port is a Kafka listener with TLS",
             (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
-            (Stage::Handshake, _) => {
-                "check that this port is a Kafka listener without TLS and SASL"
+            (Stage::Handshake, Cause::HungUp) => {
+                "check that this port is a Kafka listener; one with TLS needs kafka.tls"
+            }
+            (Stage::Handshake, _) => "check that this port is a Kafka listener",
+            (_, Cause::Mechanism(..)) => {
+                "use a mechanism that the broker knows: kafka.sasl.mechanism, --sasl-mechanism"
+            }
+            (Stage::Sasl, Cause::NoLogin) => "leave kafka.sasl away, or use a listener with SASL",
+            (Stage::Sasl, Cause::HungUp) => {
+                "check that this listener is one with SASL, and user and password"
+            }
+            (Stage::Sasl, _) => "check user and password, and whether the broker knows them",
+            (Stage::Serving, Cause::HungUp) => {
+                "see the broker's log; a listener with SASL hangs up on who does not log in"
             }
             (Stage::Serving, _) => "check the broker's log",
         }
@@ -216,7 +264,15 @@ impl fmt::Display for Cause {
             Cause::NoAddress => f.write_str("the host name has no address"),
             Cause::Silence(waited) => write!(f, "no answer within {} ms", waited.as_millis()),
             Cause::HungUp => f.write_str("the broker closed the connection"),
-            Cause::Protocol(what) | Cause::Version(what) => f.write_str(what),
+            Cause::Protocol(what) | Cause::Version(what) | Cause::Login(what) => f.write_str(what),
+            Cause::SpeaksTls => f.write_str("the broker speaks TLS"),
+            Cause::NoLogin => f.write_str("this listener knows no login"),
+            Cause::Tls(error) => write!(f, "{error}"),
+            Cause::Mechanism(ours, theirs) => write!(
+                f,
+                "the broker does not know {ours}, but {}",
+                theirs.join(", ")
+            ),
         }
     }
 }
@@ -225,6 +281,7 @@ impl std::error::Error for ConnectionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
             Cause::Io(error) => Some(error),
+            Cause::Tls(error) => Some(error),
             _ => None,
         }
     }

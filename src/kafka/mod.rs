@@ -1,8 +1,7 @@
 //! A synchronous Kafka producer: idempotent, pipelined, on plain threads.
 //!
 //! It imports nothing of the rest of logship and knows nothing of files or
-//! lines. It does not consume, does not speak transactions, and has no TLS or
-//! SASL yet; both belong into `connection`, below the handshake.
+//! lines. It does not consume and does not speak transactions.
 //!
 //! A [`BatchBuilder`] encodes records, a [`Producer`] carries the batches to the
 //! leaders of their partitions and says what became of them.
@@ -16,7 +15,10 @@ mod error;
 mod headers;
 mod probe;
 mod producer;
+mod sasl;
 mod stats;
+mod tls;
+mod transport;
 mod wire;
 
 pub use address::{Address, AddressError};
@@ -27,7 +29,9 @@ pub use error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 pub use headers::{EncodedHeaders, Headers};
 pub use probe::{Check, probe};
 pub use producer::{Notice, Options, Outcome, Producer, TopicId};
+pub use sasl::{Login, Sasl, ScramHash, Secret};
 pub use stats::{Latency, SECONDS, Stats};
+pub use tls::{Identity, Tls};
 
 /// The longest topic name a broker takes, in bytes.
 const TOPIC_NAME_BYTES_MAX: usize = 249;

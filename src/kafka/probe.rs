@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::address::Address;
-use super::connection::{Connection, ConnectionId, Event, Timeouts};
+use super::connection::{Connection, ConnectionId, Dial, Event};
 use super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 use super::producer::Options;
+use super::sasl::Sasl;
 use super::wire::{self, ClusterMetadata, Frame, TopicMetadata, Versions};
 
 /// Everything about one broker.
@@ -72,6 +73,10 @@ struct Peer {
     /// Who told of it, if it was not named.
     told_by: Option<Address>,
     connection: Connection,
+    /// There is a TLS handshake among the steps.
+    tls: bool,
+    /// ... and a login, with this mechanism.
+    mechanism: Option<&'static str>,
     waiting: Waiting,
     versions: Option<Versions>,
     deadline: Instant,
@@ -96,21 +101,24 @@ impl Probe<'_> {
         if known || self.peers.len() >= BROKERS_MAX {
             return;
         }
-        let timeouts = Timeouts {
-            connect: self.options.connect_timeout.min(CONNECT_MAX),
-            handshake: self.options.handshake_timeout.min(CONNECT_MAX),
+        let dial = self.options.dial();
+        let dial = Dial {
+            connect_timeout: dial.connect_timeout.min(CONNECT_MAX),
+            handshake_timeout: dial.handshake_timeout.min(CONNECT_MAX),
+            ..dial
         };
         let connection = Connection::open(
             self.peers.len() as ConnectionId,
             address.clone(),
-            &self.options.client_id,
-            &timeouts,
+            dial,
             self.events.0.clone(),
         );
         self.peers.push(Peer {
             address: address.clone(),
             told_by: told_by.cloned(),
             connection,
+            tls: self.options.tls.is_some(),
+            mechanism: self.options.sasl.as_ref().map(Sasl::mechanism),
             waiting: Waiting::Connection,
             versions: None,
             deadline: Instant::now() + BROKER_MAX,
@@ -276,11 +284,25 @@ impl Probe<'_> {
 impl Peer {
     /// The steps before a stage went well.
     fn reached(&mut self, stage: Stage) {
-        for step in [Stage::Dns, Stage::Tcp, Stage::Handshake] {
+        for step in [
+            Stage::Dns,
+            Stage::Tcp,
+            Stage::Tls,
+            Stage::Handshake,
+            Stage::Sasl,
+        ] {
             if step == stage {
                 return;
             }
-            self.passes(&step.to_string(), String::new());
+            let detail = match step {
+                Stage::Tls if !self.tls => continue,
+                Stage::Sasl => match self.mechanism {
+                    Some(mechanism) => mechanism.to_owned(),
+                    None => continue,
+                },
+                _ => String::new(),
+            };
+            self.passes(&step.to_string(), detail);
         }
     }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, DescribeConfigsRequest, InitProducerIdRequest, MetadataRequest,
-    RequestHeader, TopicName, describe_configs_request::DescribeConfigsResource,
-    metadata_request::MetadataRequestTopic,
+    RequestHeader, SaslAuthenticateRequest, SaslHandshakeRequest, TopicName,
+    describe_configs_request::DescribeConfigsResource, metadata_request::MetadataRequestTopic,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
@@ -34,6 +34,10 @@ const PRODUCE: (i16, i16) = (3, 7);
 const METADATA: (i16, i16) = (4, 8);
 /// InitProducerId without a transaction needs nothing newer (KIP-98).
 const INIT_PRODUCER_ID: (i16, i16) = (0, 1);
+/// SaslHandshake that is followed by SaslAuthenticate (KIP-152).
+const SASL_HANDSHAKE: i16 = 1;
+/// SaslAuthenticate: 1 tells how long the login holds (KIP-368).
+const SASL_AUTHENTICATE: (i16, i16) = (0, 1);
 
 /// The versions of each request that a broker and this client share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct Versions {
     pub metadata: i16,
     /// Of InitProducerId.
     pub init_producer_id: i16,
+    /// Of SaslAuthenticate; `None` before Kafka 1.0.
+    pub sasl_authenticate: Option<i16>,
 }
 
 /// The bytes of one request, batches shared rather than copied.
@@ -385,11 +391,11 @@ pub fn auto_create_response(body: &[u8]) -> Result<Option<bool>, Cause> {
 }
 
 /// Encodes an ApiVersions request, correlation id 0.
-pub fn api_versions_request(version: i16, client_id: &str) -> Vec<u8> {
+pub fn api_versions_request(version: i16, client_id: &str) -> Frame {
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("logship"))
         .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-    encode(ApiKey::ApiVersions, &request, version, 0, client_id).small
+    encode(ApiKey::ApiVersions, &request, version, 0, client_id)
 }
 
 /// Decodes an ApiVersions answer; `None` when the broker wants another version.
@@ -434,7 +440,67 @@ pub fn api_versions_response(answer: &[u8], version: i16) -> Result<Option<Versi
         produce: shared(ApiKey::Produce, PRODUCE)?,
         metadata: shared(ApiKey::Metadata, METADATA)?,
         init_producer_id: shared(ApiKey::InitProducerId, INIT_PRODUCER_ID)?,
+        sasl_authenticate: shared(ApiKey::SaslAuthenticate, SASL_AUTHENTICATE).ok(),
     }))
+}
+
+/// Encodes a SaslHandshake: which mechanism follows.
+pub fn sasl_handshake_request(correlation: i32, client_id: &str, mechanism: &str) -> Frame {
+    let mechanism = StrBytes::from_string(mechanism.to_owned());
+    let request = SaslHandshakeRequest::default().with_mechanism(mechanism);
+    let api = ApiKey::SaslHandshake;
+    encode(api, &request, SASL_HANDSHAKE, correlation, client_id)
+}
+
+/// Decodes a SaslHandshake answer: the mechanisms that the broker knows, when ours is
+/// not among them.
+pub fn sasl_handshake_response(body: &[u8]) -> Result<Option<Vec<String>>, Cause> {
+    const UNSUPPORTED_SASL_MECHANISM: ErrorCode = ErrorCode(33);
+    const ILLEGAL_SASL_STATE: ErrorCode = ErrorCode(34);
+    let mut answer = Answer::new(ApiKey::SaslHandshake, body);
+    let code = ErrorCode(answer.i16()?);
+    if code == ErrorCode::NONE {
+        return Ok(None);
+    }
+    if code == ILLEGAL_SASL_STATE {
+        return Err(Cause::NoLogin);
+    }
+    if code != UNSUPPORTED_SASL_MECHANISM {
+        return Err(Cause::Login(code.to_string()));
+    }
+    let known: Result<Vec<String>, Cause> = (0..answer.count()?).map(|_| answer.string()).collect();
+    known.map(Some)
+}
+
+/// Encodes a SaslAuthenticate: one message of the mechanism.
+pub fn sasl_authenticate_request(
+    version: i16,
+    correlation: i32,
+    client_id: &str,
+    message: Vec<u8>,
+) -> Frame {
+    let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+    let api = ApiKey::SaslAuthenticate;
+    encode(api, &request, version, correlation, client_id)
+}
+
+/// Decodes a SaslAuthenticate answer: the broker's message, and how long the login
+/// holds; `None` for as long as the connection.
+pub fn sasl_authenticate_response(
+    body: &[u8],
+    version: i16,
+) -> Result<(Vec<u8>, Option<Duration>), Cause> {
+    let mut answer = Answer::new(ApiKey::SaslAuthenticate, body);
+    let code = ErrorCode(answer.i16()?);
+    let problem = answer.nullable_string()?;
+    if code != ErrorCode::NONE {
+        let problem = problem.unwrap_or_default();
+        return Err(Cause::Login(format!("{code} {}", problem.escape_debug())));
+    }
+    let message = answer.bytes()?.to_vec();
+    let holds_ms = if version >= 1 { answer.i64()? } else { 0 };
+    let holds = u64::try_from(holds_ms).ok().filter(|ms| *ms > 0);
+    Ok((message, holds.map(Duration::from_millis)))
 }
 
 /// Splits an answer into correlation id and the rest.
@@ -484,6 +550,7 @@ mod tests {
     };
     use kafka_protocol::messages::{
         ApiVersionsResponse, BrokerId, MetadataResponse, ProduceRequest, ProduceResponse,
+        SaslAuthenticateResponse, SaslHandshakeResponse,
     };
     use kafka_protocol::protocol::{Decodable, decode_request_header_from_buffer};
 
@@ -631,6 +698,7 @@ mod tests {
             api(ApiKey::Produce, 13),
             api(ApiKey::Metadata, 5),
             api(ApiKey::InitProducerId, 0),
+            api(ApiKey::SaslAuthenticate, 2),
         ]);
         for version in [0, API_VERSIONS_NEWEST] {
             let answer = [vec![0; 4], encoded(&response, version)].concat();
@@ -639,9 +707,52 @@ mod tests {
                 produce: 7,
                 metadata: 5,
                 init_producer_id: 0,
+                sasl_authenticate: Some(1),
             };
             assert_eq!(versions, expected);
         }
+    }
+
+    #[test]
+    fn a_login_is_asked_for_and_its_answers_are_understood() {
+        let frame = sasl_handshake_request(-1, "me", "PLAIN").concat();
+        let mut request = Bytes::from(frame).slice(4..);
+        let header = decode_request_header_from_buffer(&mut request).unwrap();
+        assert_eq!((header.request_api_key, header.correlation_id), (17, -1));
+        let request = SaslHandshakeRequest::decode(&mut request, 1).unwrap();
+        assert_eq!(request.mechanism.as_str(), "PLAIN");
+
+        let refused = SaslHandshakeResponse::default()
+            .with_error_code(33)
+            .with_mechanisms(vec![StrBytes::from_static_str("GSSAPI")]);
+        let known = sasl_handshake_response(&encoded(&refused, 1)).unwrap();
+        assert_eq!(known, Some(vec!["GSSAPI".to_owned()]));
+        let none = SaslHandshakeResponse::default().with_error_code(34);
+        let error = sasl_handshake_response(&encoded(&none, 1)).unwrap_err();
+        assert!(matches!(error, Cause::NoLogin), "{error}");
+
+        for version in [0, 1] {
+            let frame = sasl_authenticate_request(version, -1, "me", b"token".to_vec()).concat();
+            let mut request = Bytes::from(frame).slice(4..);
+            decode_request_header_from_buffer(&mut request).unwrap();
+            let request = SaslAuthenticateRequest::decode(&mut request, version).unwrap();
+            assert_eq!(&request.auth_bytes[..], b"token");
+            let mut answer =
+                SaslAuthenticateResponse::default().with_auth_bytes(Bytes::from_static(b"hello"));
+            if version == 1 {
+                answer = answer.with_session_lifetime_ms(6_000);
+            }
+            let (said, holds) =
+                sasl_authenticate_response(&encoded(&answer, version), version).unwrap();
+            assert_eq!(said, b"hello");
+            assert_eq!(holds, (version == 1).then(|| Duration::from_secs(6)));
+        }
+        let wrong = SaslAuthenticateResponse::default()
+            .with_error_code(58)
+            .with_error_message(Some(StrBytes::from_static_str("no\x1b such user")));
+        let error = sasl_authenticate_response(&encoded(&wrong, 1), 1).unwrap_err();
+        let expected = "SASL_AUTHENTICATION_FAILED (58) no\\u{1b} such user";
+        assert_eq!(error.to_string(), expected);
     }
 
     /// What comes from a socket may be anything: an error, and never a panic or

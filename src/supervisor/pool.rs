@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::config::{self, Sink};
-use crate::kafka::Stats;
+use crate::kafka::{self, Stats};
 use crate::ledger::Flow;
 use crate::queue::{Chunk, Queue, queue};
 use crate::send::{DeadLetters, KafkaSender, Notices, StdoutSender};
@@ -124,7 +124,7 @@ impl Pool {
             Sink::Kafka(kafka) => {
                 let mut sender = KafkaSender::new(
                     self.plan.send.clone(),
-                    kafka.clone(),
+                    kafka::Options::clone(kafka),
                     Arc::clone(&self.stats),
                     Arc::clone(&self.shared.notices),
                     self.shared.dead_letters.clone(),

@@ -445,17 +445,17 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "c.json",
-        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"tls\": {}}}",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"security_protocol\": \"SASL_PLAINTEXT\", \"tls\": {\"insecure_skip_verify\": true}}}",
         &[
-            "3:10: kafka.tls: TLS to Kafka is not supported by this version yet: remove it and use a listener without TLS, or wait for a version that has it",
+            "2:11: kafka.sasl: is missing, and SASL_PLAINTEXT needs a login",
+            "3:24: kafka.security_protocol: is SASL_PLAINTEXT, which has no TLS: use SASL_SSL, or leave TLS away",
         ],
     ),
     (
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"GSSAPI\", \"username\": \"me\", \"password\": 12345}}}",
         &[
-            "3:11: kafka.sasl: logging in to Kafka is not supported by this version yet: remove it and use a listener without SASL, or wait for a version that has it",
-            "3:25: kafka.sasl.mechanism: must be \"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", got 'GSSAPI'",
+            "3:25: kafka.sasl.mechanism: must be \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\", got 'GSSAPI'",
             "3:65: kafka.sasl.password: must be a string, got a number: put it in quotes",
         ],
     ),
@@ -463,8 +463,23 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"PLAIN\", \"username\": \"me\", \"password_file\": \"/no/such/file\"}}}",
         &[
-            "3:11: kafka.sasl: logging in to Kafka is not supported by this version yet: remove it and use a listener without SASL, or wait for a version that has it",
             "3:69: kafka.sasl.password_file: cannot read '/no/such/file': No such file or directory (os error 2)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"OAUTHBEARER\", \"username\": \"me\"}}}",
+        &[
+            "3:11: kafka.sasl.token_file: is missing: the file that holds the token",
+            "3:25: kafka.sasl.mechanism: is OAUTHBEARER, which has a token and neither user nor password",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"SCRAM-SHA-512\"}}}",
+        &[
+            "3:11: kafka.sasl.username: is missing",
+            "3:11: kafka.sasl.password_file: is missing: the file that holds the password",
         ],
     ),
     (

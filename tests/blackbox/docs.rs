@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::etcd::Certificates;
 use crate::world::World;
 
 /// The languages of fenced blocks that hold command lines.
@@ -78,6 +79,9 @@ fn every_config_of_the_readme_is_good() {
         let world = World::new();
         let name = format!("config.{language}");
         fs::write(world.path(&name), &config).unwrap();
+        // What a config names must be there.
+        fs::copy(Certificates::new().ca(), world.path("kafka-ca.pem")).unwrap();
+        fs::write(world.path("kafka.password"), "secret\n").unwrap();
         world.logship(["check-config", &name]).run().exits(0);
     }
 }

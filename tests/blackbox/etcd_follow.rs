@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use logship::config::etcd::{Client, Event, Options, Secret, Tls, follow, probe};
+use logship::config::etcd::{Client, Event, Options, Tls, follow, probe};
+use logship::kafka::Secret;
 use logship::thread::{StopHandle, Task, spawn, stop_pair};
 
 use crate::etcd::{Certificates, DEADLINE, Etcd, FakeGateway, Manner, Proxy, free_port};

@@ -17,9 +17,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::config::etcd::{Client, Endpoint, EtcdError, Options, Secret, Tls, Value};
+use crate::config::etcd::{Client, Endpoint, EtcdError, Options, Tls, Value};
 use crate::config::{self, FileConfig, Surroundings};
 use crate::exit::Exit;
+use crate::kafka::Secret;
 use crate::tail::Source;
 use crate::text::shown;
 

@@ -14,9 +14,10 @@ use ureq::{Agent, Body};
 
 use super::endpoint::Endpoint;
 use super::failure::{Failure, Kind, Step};
-use super::options::{Options, Secret};
+use super::options::Options;
 use super::tls;
 use super::wire::{LoginAnswer, LoginRequest, Version};
+use crate::kafka::Secret;
 
 /// Where versions serve the gateway: 3.4 and later, 3.3, 3.2.
 const APIS: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];

@@ -21,5 +21,5 @@ pub use content::{TooLarge, Value, Values};
 pub use endpoint::{Endpoint, EndpointError};
 pub use failure::{EtcdError, Failure, Kind, Step};
 pub use follow::{Event, follow};
-pub use options::{Options, Secret, Tls};
+pub use options::{Options, Tls};
 pub use probe::{Check, probe};

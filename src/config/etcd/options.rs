@@ -2,11 +2,11 @@
 //!
 //! What is followed is said elsewhere, key by key.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use crate::kafka::Secret;
 
 /// How often keys are listed where they cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -77,28 +77,6 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// The key of our certificate.
     pub key_file: Option<PathBuf>,
-}
-
-/// A text that must not be shown.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a text from being shown.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The text, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::kafka::{Address, Compression, Options};
+use crate::kafka::{Address, Compression, Options, Secret};
 
 use super::super::Sink;
-use super::super::document::{Content, Entry};
+use super::super::document::{Content, Entry, Spot};
 use super::super::object::{Found, Object, Report, shorten};
+use super::super::security::{
+    self, MECHANISMS, PROTOCOLS, SaslRequest, SecurityRequest, Setting, TlsRequest,
+};
 use super::{Files, HOUR, MINUTE, MOMENT};
 
 /// Largest batch that is made; beyond it a queue could not fill one.
@@ -23,7 +26,6 @@ const COMPRESSION: &[(&str, Compression)] = &[
     ("lz4", Compression::Lz4),
     ("zstd", Compression::Zstd),
 ];
-const MECHANISMS: &[(&str, ())] = &[("PLAIN", ()), ("SCRAM-SHA-256", ()), ("SCRAM-SHA-512", ())];
 
 /// What was said; what was not said is `None`.
 pub struct Lowered {
@@ -61,10 +63,9 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
         options.connect_timeout = timeout;
     }
     kafka.choice("acks", &[("all", ())], report);
-    refuse_tls(&kafka, files, report);
-    refuse_sasl(&kafka, files, report);
+    secure(&kafka, &mut options, files, report);
     Lowered {
-        sink: Sink::Kafka(options),
+        sink: Sink::Kafka(Box::new(options)),
         producers: kafka.number("producers", 1..=64, report),
         compression: kafka.choice("compression", COMPRESSION, report),
         linger: kafka.duration("linger", Duration::ZERO..=MINUTE, report),
@@ -164,41 +165,61 @@ fn batch_bytes(kafka: &Object, report: &mut Report) -> Option<usize> {
     Some(bytes)
 }
 
-/// Sending in the clear instead would be wrong.
-fn refuse_tls(kafka: &Object, files: &mut Files, report: &mut Report) {
-    if !kafka.has("tls") {
-        return;
+/// TLS and the login.
+fn secure(kafka: &Object, options: &mut Options, files: &mut Files, report: &mut Report) {
+    let mistakes = report.mistakes.len();
+    let request = SecurityRequest {
+        protocol: kafka.choice("security_protocol", PROTOCOLS, report),
+        tls: tls(kafka, files, report),
+        sasl: sasl(kafka, files, report),
+    };
+    if report.mistakes.len() > mistakes {
+        return; // what follows from them would only be told twice
     }
-    if let Some(tls) = kafka.object("tls", report) {
-        files.readable(&tls, "ca_file", report);
-        files.readable(&tls, "cert_file", report);
-        files.private(&tls, "key_file", report);
-        tls.flag("insecure_skip_verify", report);
-        check_pair(&tls, report);
+    let problems = match security::lower(&request, options) {
+        Ok(()) => security::warnings(options),
+        Err(problems) => {
+            for (setting, problem) in problems {
+                let (spot, key) = place_of(setting, kafka);
+                report.wrong(spot, &key, problem);
+            }
+            return;
+        }
+    };
+    for (setting, problem) in problems {
+        let (spot, key) = place_of(setting, kafka);
+        report.warn(spot, &key, problem);
     }
-    let problem = "TLS to Kafka is not supported by this version yet: remove it and use a listener without TLS, or wait for a version that has it";
-    report.wrong(kafka.spot("tls"), &kafka.path_of("tls"), problem);
 }
 
-fn refuse_sasl(kafka: &Object, files: &mut Files, report: &mut Report) {
-    if !kafka.has("sasl") {
-        return;
-    }
-    if let Some(sasl) = kafka.object("sasl", report) {
-        for name in ["mechanism", "username"] {
-            if !sasl.has(name) {
-                sasl.missing(name, report);
-            }
-        }
-        sasl.choice("mechanism", MECHANISMS, report);
-        sasl.text("username", report);
-        files.password(&sasl, report);
-        if !sasl.has("password") && !sasl.has("password_file") {
-            sasl.missing("password_file", report);
-        }
-    }
-    let problem = "logging in to Kafka is not supported by this version yet: remove it and use a listener without SASL, or wait for a version that has it";
-    report.wrong(kafka.spot("sasl"), &kafka.path_of("sasl"), problem);
+/// Where a setting stands, or should.
+fn place_of(setting: Setting, kafka: &Object) -> (Spot, String) {
+    let (object, name) = setting.key();
+    let mut told_already = Report::new("".into(), false);
+    let inner = object.and_then(|object| kafka.object(object, &mut told_already));
+    let of = inner.as_ref().unwrap_or(kafka);
+    (of.spot(name), of.path_of(name))
+}
+
+fn tls(kafka: &Object, files: &mut Files, report: &mut Report) -> Option<TlsRequest> {
+    let tls = kafka.object("tls", report)?;
+    check_pair(&tls, report);
+    Some(TlsRequest {
+        ca_file: files.readable(&tls, "ca_file", report),
+        cert_file: files.readable(&tls, "cert_file", report),
+        key_file: files.private(&tls, "key_file", report),
+        insecure_skip_verify: tls.flag("insecure_skip_verify", report).unwrap_or(false),
+    })
+}
+
+fn sasl(kafka: &Object, files: &mut Files, report: &mut Report) -> Option<SaslRequest> {
+    let sasl = kafka.object("sasl", report)?;
+    Some(SaslRequest {
+        mechanism: sasl.choice("mechanism", MECHANISMS, report),
+        username: sasl.text("username", report).map(|found| found.value),
+        password: files.password(&sasl, report).map(Secret::new),
+        token_file: files.private(&sasl, "token_file", report),
+    })
 }
 
 /// A certificate without its key is of no use, and the other way round.

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::kafka::Secret;
 use crate::tail::{Fence, Pattern};
 
 use super::super::Surroundings;
-use super::super::etcd::{Endpoint, Options, Secret, Tls};
+use super::super::etcd::{Endpoint, Options, Tls};
 use super::super::keys;
 use super::super::object::{Found, Object, Report, shorten};
 use super::sources::other_name;

@@ -25,9 +25,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::address::Address;
 use super::batch::{BatchBuilder, ProducerId, next_sequence};
-use super::connection::Event;
+use super::connection::{Dial, Event};
 use super::error::{ConnectionError, ErrorCode};
+use super::sasl::Sasl;
 use super::stats::Stats;
+use super::tls::Tls;
 use partition::{Batch, BatchState, Topic};
 use peer::Peer;
 
@@ -43,9 +45,13 @@ pub struct Options {
     pub bootstrap: Vec<Address>,
     /// The name the brokers' logs and quotas know us by.
     pub client_id: String,
+    /// TLS; without it everything is sent in the clear.
+    pub tls: Option<Tls>,
+    /// Logging in, if the brokers want it.
+    pub sasl: Option<Sasl>,
     /// Opening a TCP connection.
     pub connect_timeout: Duration,
-    /// The first exchange on a new connection.
+    /// Each exchange on a new connection, before the first request.
     pub handshake_timeout: Duration,
     /// How long to wait for an answer before the connection is given up.
     pub request_timeout: Duration,
@@ -72,6 +78,8 @@ impl Options {
         Options {
             bootstrap,
             client_id: "logship".to_owned(),
+            tls: None,
+            sasl: None,
             connect_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -82,6 +90,16 @@ impl Options {
             creation_grace: Duration::from_secs(3),
             waiting_pause: Duration::from_secs(1),
             metadata_age_max: Duration::from_secs(300),
+        }
+    }
+
+    pub(super) fn dial(&self) -> Dial {
+        Dial {
+            client_id: self.client_id.clone(),
+            connect_timeout: self.connect_timeout,
+            handshake_timeout: self.handshake_timeout,
+            tls: self.tls.clone(),
+            sasl: self.sasl.clone(),
         }
     }
 }

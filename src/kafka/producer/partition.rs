@@ -128,13 +128,16 @@ impl<R> Producer<R> {
         let outcome = taken.and_then(|(kind, versions, body)| {
             self.understand(&address, kind, versions, body, now)
         });
-        if let Err(cause) = outcome {
-            let error = ConnectionError {
-                address,
-                stage: Stage::Serving,
-                cause,
-            };
-            self.down(id, error, now);
+        match outcome {
+            Ok(()) => self.reached(id),
+            Err(cause) => {
+                let error = ConnectionError {
+                    address,
+                    stage: Stage::Serving,
+                    cause,
+                };
+                self.down(id, error, now);
+            }
         }
     }
 

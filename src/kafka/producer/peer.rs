@@ -3,13 +3,17 @@
 //! What an answer means for a partition is decided in `partition`.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::address::Address;
-use super::super::connection::{Connection, ConnectionId, Timeouts};
+use super::super::connection::{Connection, ConnectionId};
 use super::super::error::{Cause, ConnectionError, Stage};
 use super::super::wire::{self, Versions};
 use super::{Notice, Options, Producer, TopicId, pause};
+
+/// Pause after a broker did not take us, or we did not take it: that waits for a human,
+/// and some lock out who fails too often.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where we stand with one broker address.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// `None` while it connects.
     pub(super) versions: Option<Versions>,
+    /// A request was answered. A listener that wants a login hangs up on the first one.
+    pub(super) serves: bool,
     pub(super) pending: VecDeque<Pending>,
     pub(super) correlation: i32,
 }
@@ -132,19 +138,15 @@ impl<R> Producer<R> {
             return;
         }
         self.last_id += 1;
-        let timeouts = Timeouts {
-            connect: self.options.connect_timeout,
-            handshake: self.options.handshake_timeout,
-        };
         peer.link = Some(Link {
             connection: Connection::open(
                 self.last_id,
                 address.clone(),
-                &self.options.client_id,
-                &timeouts,
+                self.options.dial(),
                 self.events.0.clone(),
             ),
             versions: None,
+            serves: false,
             pending: VecDeque::new(),
             correlation: 0,
         });
@@ -163,14 +165,24 @@ impl<R> Producer<R> {
         let Some((address, peer)) = self.owner(id) else {
             return;
         };
-        let address = address.clone();
-        peer.failures = 0;
-        peer.retry_at = None;
+        log::debug!("connected to broker {address} versions={versions:?}");
         if let Some(link) = &mut peer.link {
             link.versions = Some(versions);
-            self.stats.connected();
         }
-        log::debug!("connected to broker {address} versions={versions:?}");
+    }
+
+    /// A request was answered: if it was the first one, the broker is reached.
+    pub(super) fn reached(&mut self, id: ConnectionId) {
+        let Some((address, peer)) = self.owner(id) else {
+            return;
+        };
+        let Some(link) = peer.link.as_mut().filter(|link| !link.serves) else {
+            return;
+        };
+        link.serves = true;
+        let address = address.clone();
+        (peer.failures, peer.retry_at) = (0, None);
+        self.stats.connected();
         self.notices.push_back(Notice::Reached(address));
     }
 
@@ -181,10 +193,14 @@ impl<R> Producer<R> {
         };
         let link = peer.link.take().expect("the owner was found by its link");
         let idle = link.pending.is_empty() && error.is_hang_up() && link.versions.is_some();
-        let stood = link.versions.is_some();
+        let stood = link.serves;
         if !idle {
             peer.failures += 1;
-            peer.retry_at = Some(now + pause(backoff, peer.failures));
+            let pause = match error.is_refusal() {
+                true => REFUSED_PAUSE,
+                false => pause(backoff, peer.failures),
+            };
+            peer.retry_at = Some(now + pause);
             self.stats.failed(error.stage.name());
             self.notices.push_back(Notice::Unreachable(error));
         }

@@ -1,0 +1,215 @@
+//! The options of TLS and SASL: how brokers are to be trusted, and who we are.
+//!
+//! They have the names of the keys below `kafka` in a config. What contradicts
+//! what is said elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::config::{
+    Mechanism, Mistake, Protocol, SaslRequest, SecurityRequest, TlsRequest, read_secret,
+};
+use crate::kafka::{ScramHash, Secret};
+
+/// The variable that may hold the password.
+pub const PASSWORD_VARIABLE: &str = "LOGSHIP_SASL_PASSWORD";
+
+/// The options of TLS and SASL.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Security")]
+pub struct SecurityArgs {
+    /// Encrypt, log in, or both [default: by the options below]
+    ///
+    /// What other clients call security.protocol: PLAINTEXT, SSL (TLS), SASL_PLAINTEXT (a login in the
+    /// clear) or SASL_SSL. It need not be given: TLS is used where one of its options is given,
+    /// and a login where --sasl-mechanism is. SSL alone trusts the certificates of the system.
+    #[arg(
+        long,
+        value_name = "PROTOCOL",
+        value_enum,
+        ignore_case = true,
+        env = "LOGSHIP_SECURITY_PROTOCOL",
+        hide_env_values = true
+    )]
+    pub security_protocol: Option<ProtocolArg>,
+
+    /// Trust brokers with a certificate of this CA
+    ///
+    /// A file in PEM with the certificates that may have signed the brokers'. By default those that the
+    /// system trusts. Giving it turns TLS on.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOGSHIP_TLS_CA_FILE",
+        hide_env_values = true
+    )]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// Show the brokers this certificate
+    ///
+    /// Our certificate in PEM, with what is between it and the CA, for brokers with
+    /// ssl.client.auth. Needs --tls-key-file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOGSHIP_TLS_CERT_FILE",
+        hide_env_values = true
+    )]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The key of our certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOGSHIP_TLS_KEY_FILE",
+        hide_env_values = true
+    )]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// Take any certificate (for tests only)
+    ///
+    /// Takes any certificate of a broker: anybody between here and there can read and change what is
+    /// sent. For tests only; it is said at every start.
+    #[arg(long)]
+    pub tls_insecure_skip_verify: bool,
+
+    /// Log in with this mechanism
+    #[arg(
+        long,
+        value_name = "MECHANISM",
+        value_enum,
+        ignore_case = true,
+        env = "LOGSHIP_SASL_MECHANISM",
+        hide_env_values = true
+    )]
+    pub sasl_mechanism: Option<MechanismArg>,
+
+    /// Log in as this user
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LOGSHIP_SASL_USERNAME",
+        hide_env_values = true
+    )]
+    pub sasl_username: Option<String>,
+
+    /// Log in with the password in this file
+    ///
+    /// A file that holds the password; one line end after it is removed. The variable
+    /// LOGSHIP_SASL_PASSWORD may hold it instead. There is no option for the password itself:
+    /// everybody could read it in the list of processes.
+    #[arg(long, value_name = "FILE")]
+    pub sasl_password_file: Option<PathBuf>,
+
+    /// Log in with the token in this file
+    ///
+    /// A file that holds a bearer token for OAUTHBEARER. It is read for each login, so that whoever
+    /// renews the token only has to replace it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOGSHIP_SASL_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    pub sasl_token_file: Option<PathBuf>,
+}
+
+/// `--security-protocol`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum ProtocolArg {
+    #[value(name = "PLAINTEXT")]
+    Plaintext,
+    #[value(name = "SSL")]
+    Ssl,
+    #[value(name = "SASL_PLAINTEXT")]
+    SaslPlaintext,
+    #[value(name = "SASL_SSL")]
+    SaslSsl,
+}
+
+/// `--sasl-mechanism`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum MechanismArg {
+    #[value(name = "PLAIN")]
+    Plain,
+    #[value(name = "SCRAM-SHA-256")]
+    Scram256,
+    #[value(name = "SCRAM-SHA-512")]
+    Scram512,
+    #[value(name = "OAUTHBEARER")]
+    OauthBearer,
+}
+
+impl SecurityArgs {
+    /// What was said.
+    ///
+    /// # Errors
+    /// The password's file cannot be read: what is wrong with it.
+    pub fn request(&self) -> Result<SecurityRequest, Mistake> {
+        let files = TlsRequest {
+            ca_file: self.tls_ca_file.clone(),
+            cert_file: self.tls_cert_file.clone(),
+            key_file: self.tls_key_file.clone(),
+            insecure_skip_verify: self.tls_insecure_skip_verify,
+        };
+        let tls = files != TlsRequest::default();
+        let sasl = SaslRequest {
+            mechanism: self.sasl_mechanism.map(Mechanism::from),
+            username: self.sasl_username.clone(),
+            password: self.password()?,
+            token_file: self.sasl_token_file.clone(),
+        };
+        let login = sasl != SaslRequest::default();
+        Ok(SecurityRequest {
+            protocol: self.security_protocol.map(Protocol::from),
+            tls: tls.then_some(files),
+            sasl: login.then_some(sasl),
+        })
+    }
+
+    fn password(&self) -> Result<Option<Secret>, Mistake> {
+        if let Some(path) = &self.sasl_password_file {
+            let secret = read_secret(path).map_err(|problem| Mistake {
+                place: None,
+                key: "--sasl-password-file".to_owned(),
+                problem,
+            });
+            return secret.map(Secret::new).map(Some);
+        }
+        let needed = self
+            .sasl_mechanism
+            .is_some_and(|mechanism| mechanism != MechanismArg::OauthBearer);
+        let variable = needed
+            .then(|| std::env::var(PASSWORD_VARIABLE).ok())
+            .flatten();
+        Ok(variable
+            .filter(|password| !password.is_empty())
+            .map(Secret::new))
+    }
+}
+
+impl From<ProtocolArg> for Protocol {
+    fn from(protocol: ProtocolArg) -> Protocol {
+        let (tls, sasl) = match protocol {
+            ProtocolArg::Plaintext => (false, false),
+            ProtocolArg::Ssl => (true, false),
+            ProtocolArg::SaslPlaintext => (false, true),
+            ProtocolArg::SaslSsl => (true, true),
+        };
+        Protocol { tls, sasl }
+    }
+}
+
+impl From<MechanismArg> for Mechanism {
+    fn from(mechanism: MechanismArg) -> Mechanism {
+        match mechanism {
+            MechanismArg::Plain => Mechanism::Plain,
+            MechanismArg::Scram256 => Mechanism::Scram(ScramHash::Sha256),
+            MechanismArg::Scram512 => Mechanism::Scram(ScramHash::Sha512),
+            MechanismArg::OauthBearer => Mechanism::OauthBearer,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The bytes of a connection, in the clear or through TLS: one half reads, the
+//! other writes, each from its own thread.
+//!
+//! It knows bytes only. TLS state is shared by both halves behind a lock that is
+//! never held while a socket is read or written: so a broker that does not read
+//! keeps nobody from hearing it.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::ClientConnection;
+
+use super::wire::Frame;
+
+/// Encrypted bytes that are read at once, and written at once.
+const CIPHERTEXT_BYTES: usize = 64 << 10;
+
+/// Both halves.
+#[derive(Debug)]
+pub struct Transport {
+    /// The half that reads.
+    pub reader: Reader,
+    /// The half that writes.
+    pub writer: Writer,
+}
+
+/// What the broker says.
+#[derive(Debug)]
+pub struct Reader {
+    socket: TcpStream,
+    tls: Option<Decryption>,
+}
+
+/// What we say.
+#[derive(Debug)]
+pub struct Writer {
+    socket: TcpStream,
+    tls: Option<Encryption>,
+}
+
+// A lock and not messages: both halves work on one state, in turns.
+type Session = Arc<Mutex<ClientConnection>>;
+
+#[derive(Debug)]
+struct Decryption {
+    session: Session,
+    /// What was read and is not decrypted yet: these bytes from `at` on.
+    ciphertext: Vec<u8>,
+    at: usize,
+}
+
+#[derive(Debug)]
+struct Encryption {
+    session: Session,
+    ciphertext: Vec<u8>,
+}
+
+impl Transport {
+    /// In the clear.
+    pub fn plain(socket: TcpStream) -> io::Result<Transport> {
+        Ok(Transport {
+            reader: Reader {
+                socket: socket.try_clone()?,
+                tls: None,
+            },
+            writer: Writer { socket, tls: None },
+        })
+    }
+
+    /// Through TLS: shakes hands, for as long as the socket's time-outs let it.
+    ///
+    /// # Errors
+    /// A [`rustls::Error`] inside, where it is one.
+    pub fn tls(mut socket: TcpStream, mut session: ClientConnection) -> io::Result<Transport> {
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        let session = Arc::new(Mutex::new(session));
+        Ok(Transport {
+            reader: Reader {
+                socket: socket.try_clone()?,
+                tls: Some(Decryption {
+                    session: Arc::clone(&session),
+                    ciphertext: Vec::new(),
+                    at: 0,
+                }),
+            },
+            writer: Writer {
+                socket,
+                tls: Some(Encryption {
+                    session,
+                    ciphertext: Vec::new(),
+                }),
+            },
+        })
+    }
+
+    /// The connection itself.
+    pub fn socket(&self) -> &TcpStream {
+        &self.writer.socket
+    }
+}
+
+fn held(session: &Session) -> MutexGuard<'_, ClientConnection> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return self.socket.read(buffer);
+        };
+        loop {
+            if let Some(read) = tls.read(buffer)? {
+                return Ok(read);
+            }
+            tls.ciphertext.resize(CIPHERTEXT_BYTES, 0);
+            let read = self.socket.read(&mut tls.ciphertext)?;
+            tls.ciphertext.truncate(read);
+            tls.at = 0;
+            if read == 0 {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl Decryption {
+    /// Bytes in the clear; `None` when more must come first. What the state has to say
+    /// to the broker goes out with the next request (RFC 8446 section 4.6.3 wants
+    /// nothing sooner).
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut session = held(&self.session);
+        loop {
+            match session.reader().read(buffer) {
+                Ok(read) => return Ok(Some(read)),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) => {}
+            }
+            let mut rest = &self.ciphertext[self.at..];
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            self.at += session.read_tls(&mut rest)?;
+            session
+                .process_new_packets()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+    }
+}
+
+impl Writer {
+    /// Writes all of a request.
+    pub fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.write(frame, &mut self.socket),
+            None => {
+                let mut slices: Vec<IoSlice> = frame.segments().map(IoSlice::new).collect();
+                write_all_vectored(&mut self.socket, &mut slices)
+            }
+        }
+    }
+
+    /// The connection itself.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+}
+
+impl Encryption {
+    fn write(&mut self, frame: &Frame, socket: &mut TcpStream) -> io::Result<()> {
+        for segment in frame.segments() {
+            for piece in segment.chunks(CIPHERTEXT_BYTES) {
+                self.encrypt(piece)?;
+                if self.ciphertext.len() >= CIPHERTEXT_BYTES {
+                    self.flush(socket)?;
+                }
+            }
+        }
+        self.flush(socket)
+    }
+
+    fn encrypt(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut session = held(&self.session);
+        session.writer().write_all(piece)?;
+        while session.wants_write() {
+            session.write_tls(&mut self.ciphertext)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        socket.write_all(&self.ciphertext)?;
+        self.ciphertext.clear();
+        Ok(())
+    }
+}
+
+fn write_all_vectored(writer: &mut impl Write, mut slices: &mut [IoSlice]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match writer.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
