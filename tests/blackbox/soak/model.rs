@@ -325,6 +325,19 @@ impl Model {
         self.lives.values_mut().filter(|life| !life.is_over())
     }
 
+    /// The other names of all files of a topic go; those that had some.
+    pub fn unlink_all(&mut self, topic: &str) -> Vec<LifeId> {
+        let lives = self.lives.iter_mut();
+        let mut linked = lives.filter(|(_, life)| !life.is_over() && life.topic == topic);
+        let linked = linked.by_ref().filter(|(_, life)| life.links > 0);
+        linked
+            .map(|(id, life)| {
+                life.links = 0;
+                *id
+            })
+            .collect()
+    }
+
     /// Logship ended, and let go of all handles.
     pub fn stopped(&mut self) {
         for life in self

@@ -685,9 +685,13 @@ impl Stage {
     /// A directory goes with all that is in it; whoever writes there next makes it anew.
     fn remove_dir(&mut self, slot: usize) {
         let kind = self.slots[slot].kind;
-        for life in self.model.alive().filter(|life| life.topic == kind.dir()) {
-            life.links = 0; // they go with it
-        }
+        let named = self.lives_with_a_name();
+        let mut linked = self.model.unlink_all(kind.dir()); // they go with it
+        linked.retain(|life| !named.contains(life));
+        let linked: Vec<(LifeId, &str)> = linked
+            .into_iter()
+            .map(|life| (life, self.lets_see(life)))
+            .collect();
         let slots = 0..self.slots.len();
         for slot in slots
             .filter(|slot| self.slots[*slot].kind == kind)
@@ -706,6 +710,9 @@ impl Stage {
         }
         self.note(format!("remove {}", kind.dir()));
         fs::remove_dir_all(self.world().path(kind.dir())).unwrap();
+        for (life, unseen) in linked {
+            self.lost_its_name(life, unseen);
+        }
     }
 
     /// Out of the directory, and out of what anything looks for.
