@@ -290,7 +290,7 @@ _logship() {
             return 0
             ;;
         logship__subcmd__tail)
-            opts="-t -b -f -k -q -v -h -V --topic --brokers --security-protocol --tls-ca-file --tls-cert-file --tls-key-file --tls-insecure-skip-verify --sasl-mechanism --sasl-username --sasl-password-file --sasl-token-file --once --timeout --from --format --key --headers --partition --compression --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
+            opts="-t -b -f -k -q -v -h -V --topic --brokers --security-protocol --tls-ca-file --tls-cert-file --tls-key-file --tls-insecure-skip-verify --sasl-mechanism --sasl-username --sasl-password-file --sasl-token-file --once --timeout --from --format --key --headers --partition --compression --compression-level --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -374,6 +374,10 @@ _logship() {
                     ;;
                 --compression)
                     COMPREPLY=($(compgen -W "none gzip snappy lz4 zstd" -- "${cur}"))
+                    return 0
+                    ;;
+                --compression-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --when-full)

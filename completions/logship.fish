@@ -61,6 +61,7 @@ gzip\t'Understood by everything, slow'
 snappy\t'Fast'
 lz4\t'Fast, the default'
 zstd\t'Smallest, more CPU; needs Kafka 2.1'"
+complete -c logship -n "__fish_logship_using_subcommand tail" -l compression-level -d 'How hard to compress [default: gzip 6, zstd 3]' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l when-full -d 'What to do while the queue is full' -r -f -a "wait\t'Leave lines in the file until there is room'
 drop\t'Give lines up and count them'"
 complete -c logship -n "__fish_logship_using_subcommand tail" -l state-dir -d 'Keep positions below this directory' -r -F

@@ -468,6 +468,13 @@ pub struct TailArgs {
     #[arg(long, value_name = "CODEC", value_enum, default_value_t = CompressionArg::Lz4)]
     pub compression: CompressionArg,
 
+    /// How hard to compress [default: gzip 6, zstd 3]
+    ///
+    /// The level of the codec: gzip from 1 to 9, zstd from 1 to 22. More is smaller and takes more
+    /// CPU. The other codecs have no levels.
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<i32>,
+
     /// What to do while the queue is full
     ///
     /// What to do with lines while Kafka is slower than the file: 'wait' leaves them in the
@@ -619,6 +626,7 @@ impl TailArgs {
                 CompressionArg::Lz4 => Compression::Lz4,
                 CompressionArg::Zstd => Compression::Zstd,
             },
+            compression_level: self.compression_level,
             when_full: match self.when_full {
                 WhenFullArg::Wait => WhenFull::Wait,
                 WhenFullArg::Drop => WhenFull::Drop,

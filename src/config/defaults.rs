@@ -32,6 +32,8 @@ pub const LINE_BYTES_MAX_EVER: [usize; 3] = [
     LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
     LINE_BYTES_MAX - RECORD_OVERHEAD_BYTES - HEADERS_BYTES,
 ];
+/// Largest file of dead letters: a day of them at 12 KB/s.
+pub const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
 /// How often patterns are looked at.
 pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(1);
 /// How often figures are told.
@@ -58,6 +60,7 @@ pub fn plan(sink: Sink, host: Arc<str>) -> Plan {
             sink,
             send: send::Options {
                 compression: Compression::Lz4,
+                compression_level: None,
                 batch_bytes_max: BATCH_BYTES_MAX,
                 linger: LINGER,
                 host,
@@ -65,6 +68,7 @@ pub fn plan(sink: Sink, host: Arc<str>) -> Plan {
             queue_bytes_max: QUEUE_BYTES_MAX,
         },
         state_dir: None,
+        dead_letters_bytes_max: DEAD_LETTERS_BYTES_MAX,
         admin_listen: None,
         discover_interval: DISCOVER_INTERVAL,
         stats_interval: STATS_INTERVAL,

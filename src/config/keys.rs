@@ -194,6 +194,13 @@ pub const KEYS: &[Key] = &[
         "The codec of batches: \"none\", \"gzip\", \"snappy\", \"lz4\" or \"zstd\".",
     ),
     key(
+        "kafka.compression_level",
+        NUMBER,
+        "(gzip 6, zstd 3)",
+        "1",
+        "How hard the codec tries: gzip from 1 to 9, zstd from 1 to 22. More is smaller and takes more CPU. The other codecs have no levels.",
+    ),
+    key(
         "kafka.acks",
         TEXT,
         r#""all""#,
@@ -227,6 +234,48 @@ pub const KEYS: &[Key] = &[
         r#""5s""#,
         r#""5s""#,
         "How long opening a connection to a broker may take. From 10ms to 10m.",
+    ),
+    key(
+        "kafka.in_flight_requests",
+        NUMBER,
+        "5",
+        "1",
+        "Requests that a broker is sent before it answers (max.in.flight.requests.per.connection). From 1 to 5: with more, a batch could come twice. The order holds with any.",
+    ),
+    key(
+        "kafka.in_flight_bytes",
+        SIZE,
+        r#""2500000""#,
+        r#""8MiB""#,
+        "Bytes of batches under way to a broker, beyond which no other request follows: with the queue it bounds the memory of each producer. From 64KiB to 100MiB.",
+    ),
+    key(
+        "kafka.request_bytes",
+        SIZE,
+        r#""1000000""#,
+        r#""4MiB""#,
+        "Bytes of batches in one request, of different partitions (max.request.size); one batch always fits. From 64KiB to 100MiB, which is what brokers take (socket.request.max.bytes).",
+    ),
+    key(
+        "kafka.retry_backoff",
+        DURATION,
+        r#""100ms""#,
+        r#""100ms""#,
+        "The pause before something that failed is tried again; it doubles each time, with up to a fifth more or less. There is no limit to how often. From 10ms to 10m.",
+    ),
+    key(
+        "kafka.retry_backoff_max",
+        DURATION,
+        r#""2s""#,
+        r#""10s""#,
+        "The longest such pause. From 10ms to 10m.",
+    ),
+    key(
+        "kafka.metadata_age_max",
+        DURATION,
+        r#""5m""#,
+        r#""1m""#,
+        "How often brokers, topics and partitions are asked for again when nothing fails (metadata.max.age.ms): so long until added partitions are known. From 1s to 24h.",
     ),
     key(
         "kafka.security_protocol",
@@ -479,6 +528,14 @@ pub const KEYS: &[Key] = &[
         r#""2s""#,
         r#""2s""#,
         "How long a source that was deleted in etcd is read on while lines go on arriving. From 0s to 1h.",
+    ),
+    key(
+        "dead_letters_bytes_max",
+        SIZE,
+        r#""1GiB""#,
+        r#""100MiB""#,
+        "Largest dead-letters.jsonl in state_dir. When it is full, records that no broker takes wait in their files, with those of their partition behind them, and a message \
+         says so: move the file away. At least 1MiB. It changes with a restart.",
     ),
     key(
         "unhealthy_after",

@@ -25,6 +25,8 @@ pub struct Plan {
     pub pool: Pool,
     /// Where positions are kept, if anywhere.
     pub state_dir: Option<PathBuf>,
+    /// Largest file of dead letters.
+    pub dead_letters_bytes_max: u64,
     /// Where status and metrics are served besides the socket in `state_dir`.
     pub admin_listen: Option<SocketAddr>,
     /// How often patterns are looked at.

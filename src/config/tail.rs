@@ -11,6 +11,7 @@ use crate::kafka::{self, Address, Compression};
 use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
+use super::file::level_problem;
 use super::security::{self, SecurityRequest};
 use super::{Mistake, Plan, Sink, defaults};
 
@@ -42,6 +43,8 @@ pub struct TailRequest {
     pub partitioning: Partitioning,
     /// `--compression`
     pub compression: Compression,
+    /// `--compression-level`
+    pub compression_level: Option<i32>,
     /// `--when-full`
     pub when_full: WhenFull,
     /// `--state-dir`
@@ -93,6 +96,11 @@ pub fn lower_tail(
     let brokers = request.brokers.as_deref().map(parse_brokers);
     for problem in brokers.iter().flatten().filter_map(|b| b.as_ref().err()) {
         wrong("--brokers", problem.clone());
+    }
+    if let Some(level) = request.compression_level
+        && let Some(problem) = level_problem(request.compression, level)
+    {
+        wrong("--compression-level", problem);
     }
     if let Some(name) = &request.name
         && let Some(problem) = name_problem(name)
@@ -147,6 +155,7 @@ pub fn lower_tail(
         ..defaults::plan(sink, Arc::clone(&around.host))
     };
     plan.pool.send.compression = request.compression;
+    plan.pool.send.compression_level = request.compression_level;
     for input in inputs {
         let job = Arc::clone(&job);
         match input {
@@ -313,6 +322,7 @@ mod tests {
             headers: false,
             partitioning: Partitioning::File,
             compression: Compression::Lz4,
+            compression_level: None,
             when_full: WhenFull::Wait,
             state_dir: None,
             name: None,

@@ -54,6 +54,14 @@ impl BatchBuilder {
         }
     }
 
+    /// The same with a level of the compression; `None` is its default.
+    pub fn at_level(self, level: Option<i32>) -> Self {
+        BatchBuilder {
+            compressor: self.compressor.at_level(level),
+            ..self
+        }
+    }
+
     /// Appends a record. When the batch is not empty and the record would take it past the limit,
     /// nothing changes and the answer is `false`. The first record is always taken.
     ///

@@ -36,6 +36,15 @@ impl Compression {
         Compression::Zstd,
     ];
 
+    /// The levels that it has, from fast to small; `None` where there is only one way.
+    pub fn levels(self) -> Option<std::ops::RangeInclusive<i32>> {
+        match self {
+            Compression::Gzip => Some(1..=9),
+            Compression::Zstd => Some(1..=22),
+            _ => None,
+        }
+    }
+
     /// The name that Kafka's `compression.type` uses.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,7 +92,7 @@ impl fmt::Display for UnknownCompression {
 impl std::error::Error for UnknownCompression {}
 
 /// The level of Kafka's own producer (KIP-390).
-const GZIP_LEVEL: u32 = 6;
+const GZIP_LEVEL: i32 = 6;
 /// The level of Kafka's own producer (KIP-390).
 const ZSTD_LEVEL: i32 = 3;
 /// Input bytes of a snappy block: as far as snappy looks back, so that more would gain nothing.
@@ -103,6 +112,7 @@ const LZ4_BLOCK_SIZE: u8 = 4 << 4;
 /// snappy, 0.3 MiB for gzip and up to 1 MiB for zstd.
 pub struct Compressor {
     compression: Compression,
+    level: Option<i32>,
     codec: Option<Codec>,
 }
 
@@ -119,8 +129,14 @@ impl Compressor {
     pub fn new(compression: Compression) -> Self {
         Compressor {
             compression,
+            level: None,
             codec: None,
         }
+    }
+
+    /// The same at one of its [`levels`](Compression::levels); `None` is Kafka's own.
+    pub fn at_level(self, level: Option<i32>) -> Self {
+        Compressor { level, ..self }
     }
 
     /// What this compressor produces.
@@ -132,7 +148,7 @@ impl Compressor {
     pub fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) {
         match self
             .codec
-            .get_or_insert_with(|| Codec::new(self.compression))
+            .get_or_insert_with(|| Codec::new(self.compression, self.level))
         {
             Codec::None => out.extend_from_slice(input),
             Codec::Gzip(deflate) => gzip(deflate, input, out),
@@ -144,20 +160,24 @@ impl Compressor {
 }
 
 impl Codec {
-    fn new(compression: Compression) -> Self {
+    fn new(compression: Compression, level: Option<i32>) -> Self {
+        let levels = compression.levels().unwrap_or(0..=0);
+        let at = |default: i32| {
+            level
+                .unwrap_or(default)
+                .clamp(*levels.start(), *levels.end())
+        };
         match compression {
             Compression::None => Codec::None,
             Compression::Gzip => {
+                let level = flate2::Compression::new(at(GZIP_LEVEL).unsigned_abs());
                 let zlib_header = false;
-                Codec::Gzip(Compress::new(
-                    flate2::Compression::new(GZIP_LEVEL),
-                    zlib_header,
-                ))
+                Codec::Gzip(Compress::new(level, zlib_header))
             }
             Compression::Snappy => Codec::Snappy(Box::new(snap::raw::Encoder::new())),
             Compression::Lz4 => Codec::Lz4(CompressTable::large()),
             Compression::Zstd => {
-                let context = zstd::bulk::Compressor::new(ZSTD_LEVEL);
+                let context = zstd::bulk::Compressor::new(at(ZSTD_LEVEL));
                 Codec::Zstd(context.expect("zstd knows the level"))
             }
         }
@@ -349,6 +369,32 @@ pub(super) mod tests {
             }
             text.truncate(len);
             text
+        }
+    }
+
+    #[test]
+    fn every_level_reads_back_and_the_highest_is_smaller_than_the_lowest() {
+        let input = Random(7).text(300_000);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let levels = compression.levels().unwrap();
+            let packed = |level| {
+                let mut packed = Vec::new();
+                let mut compressor = Compressor::new(compression).at_level(level);
+                compressor.compress(&input, &mut packed);
+                assert!(
+                    decompress(compression, &packed) == input,
+                    "{compression} {level:?}"
+                );
+                packed.len()
+            };
+            let sizes: Vec<usize> = levels.clone().map(|level| packed(Some(level))).collect();
+            assert!(sizes.last() < sizes.first(), "{compression}: {sizes:?}");
+            let default = if compression == Compression::Gzip {
+                6
+            } else {
+                3
+            };
+            assert_eq!(packed(None), packed(Some(default)));
         }
     }
 

@@ -28,6 +28,8 @@ const KNOWN_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
+    /// The file grows up to there, and no letter is written that would take it further.
+    bytes_max: u64,
     // Shared by the producers; a dead letter is rare, so the lock may be held
     // while it is written.
     written: Mutex<Written>,
@@ -60,10 +62,11 @@ struct Letter<'a> {
 }
 
 impl DeadLetters {
-    /// Dead letters kept in `directory`.
-    pub fn in_directory(directory: &Path) -> DeadLetters {
+    /// Dead letters kept in `directory`, in a file of at most `bytes_max` bytes.
+    pub fn in_directory(directory: &Path, bytes_max: u64) -> DeadLetters {
         DeadLetters {
             path: directory.join(FILE_NAME),
+            bytes_max,
             written: Mutex::default(),
         }
     }
@@ -76,6 +79,9 @@ impl DeadLetters {
     /// Appends a record, unless a crash left it there; it is there for good when this
     /// returns. The file is opened each time: one that was moved or deleted meanwhile
     /// is no place for a letter.
+    ///
+    /// # Errors
+    /// What the file system says; a file that would become larger than it may.
     pub fn write(&self, claim: &Claim, value: &[u8], code: i16, error: &str) -> io::Result<()> {
         let origin = claim.file().origin();
         let text = std::str::from_utf8(value).ok();
@@ -95,7 +101,7 @@ impl DeadLetters {
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
         let mut written = self.written();
-        written.append_once(&self.path, &line)?;
+        written.append_once(&self.path, &line, self.bytes_max)?;
         let counted = (origin.topic.to_string(), error.to_owned());
         *written.counts.entry(counted).or_default() += 1;
         Ok(())
@@ -112,7 +118,7 @@ impl DeadLetters {
 }
 
 impl Written {
-    fn append_once(&mut self, path: &Path, line: &[u8]) -> io::Result<()> {
+    fn append_once(&mut self, path: &Path, line: &[u8], bytes_max: u64) -> io::Result<()> {
         let known = match &mut self.known {
             Some(known) => known,
             None => self.known.insert(hashes_in(path)?),
@@ -120,6 +126,13 @@ impl Written {
         let hash = XxHash3_64::oneshot(line);
         if known.contains(&hash) {
             return Ok(());
+        }
+        let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        if size + line.len() as u64 > bytes_max {
+            let problem = format!(
+                "it has {size} bytes, and dead_letters_bytes_max is {bytes_max}: move it away, or raise that"
+            );
+            return Err(io::Error::other(problem));
         }
         disk::append_line(&RealDisk, path, line)?;
         if known.len() >= KNOWN_MAX {
@@ -173,7 +186,7 @@ mod tests {
     #[test]
     fn a_record_that_comes_again_has_one_letter_and_one_of_another_life_its_own() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || DeadLetters::in_directory(directory.path());
+        let open = || DeadLetters::in_directory(directory.path(), u64::MAX);
         let write = |letters: &DeadLetters, generation| {
             letters
                 .write(&claim(generation), b"text", 10, "too large")
@@ -192,6 +205,20 @@ mod tests {
         assert_eq!(write(&open(), 1), both);
     }
 
+    /// Whoever never looks at them must not find the disk full; and nothing is lost: the
+    /// record waits, and the message says why.
+    #[test]
+    fn a_file_of_letters_that_is_full_takes_no_more_until_it_is_moved_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::in_directory(directory.path(), 200);
+        let write = |generation| letters.write(&claim(generation), b"text", 10, "too large");
+        write(0).unwrap();
+        let error = write(1).unwrap_err().to_string();
+        assert!(error.contains("move it away"), "{error}");
+        std::fs::rename(letters.path(), directory.path().join("old")).unwrap();
+        write(1).unwrap();
+    }
+
     #[test]
     fn what_is_known_of_letters_is_bounded_and_is_of_the_newest() {
         let directory = tempfile::tempdir().unwrap();
@@ -199,10 +226,10 @@ mod tests {
         let lines: String = (0..=KNOWN_MAX).map(|n| format!("{n}\n")).collect();
         std::fs::write(&path, lines).unwrap();
         let mut written = Written::default();
-        written.append_once(&path, b"1\n").unwrap(); // the oldest that is known
-        written.append_once(&path, b"new\n").unwrap(); // in its place
-        written.append_once(&path, b"1\n").unwrap();
-        written.append_once(&path, b"0\n").unwrap();
+        written.append_once(&path, b"1\n", u64::MAX).unwrap(); // the oldest that is known
+        written.append_once(&path, b"new\n", u64::MAX).unwrap(); // in its place
+        written.append_once(&path, b"1\n", u64::MAX).unwrap();
+        written.append_once(&path, b"0\n", u64::MAX).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let end = format!("{KNOWN_MAX}\nnew\n1\n0\n");
         assert!(text.ends_with(&end), "{}", &text[text.len() - 40..]);
@@ -212,7 +239,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_utf8_is_written_in_the_base64_of_the_rfc() {
         let directory = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::in_directory(directory.path());
+        let letters = DeadLetters::in_directory(directory.path(), u64::MAX);
         for value in [&b"text"[..], b"\xff\xfe\xfd\xfc\xfb", b"\xff"] {
             letters.write(&claim(0), value, 10, "too large").unwrap();
         }

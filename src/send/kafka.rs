@@ -57,7 +57,8 @@ impl KafkaSender {
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> KafkaSender {
         KafkaSender {
-            builder: BatchBuilder::new(options.batch_bytes_max, options.compression),
+            builder: BatchBuilder::new(options.batch_bytes_max, options.compression)
+                .at_level(options.compression_level),
             encoder: Encoder::new(Arc::clone(&options.host)),
             producer: Producer::new(kafka, stats),
             options,

@@ -25,6 +25,8 @@ pub use stdout::{StdoutEnd, StdoutSender};
 pub struct Options {
     /// Compression of batches.
     pub compression: crate::kafka::Compression,
+    /// Its level, where it has some and not the default is wanted.
+    pub compression_level: Option<i32>,
     /// Bytes of a batch before compression, at most.
     pub batch_bytes_max: usize,
     /// How long a line may wait for others to share its batch.

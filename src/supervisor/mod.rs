@@ -222,7 +222,9 @@ impl Supervisor {
         let ledger = Arc::new(Ledger::remembering(memory.entries));
         let registry = Registry::default();
         let events = unbounded();
-        let dead_letters = state_dir.map(|dir| Arc::new(DeadLetters::in_directory(dir.path())));
+        let bytes_max = plan.dead_letters_bytes_max;
+        let dead_letters =
+            state_dir.map(|dir| Arc::new(DeadLetters::in_directory(dir.path(), bytes_max)));
         let progress = state_dir.map(|_| Arc::default());
         let shared = Shared {
             notices: Arc::default(),
@@ -656,6 +658,10 @@ impl Supervisor {
         for (key, same) in [
             ("state_dir", old.state_dir == plan.state_dir),
             ("admin.listen", old.admin_listen == plan.admin_listen),
+            (
+                "dead_letters_bytes_max",
+                old.dead_letters_bytes_max == plan.dead_letters_bytes_max,
+            ),
         ] {
             if !same {
                 log::warn!(
@@ -666,6 +672,7 @@ impl Supervisor {
         let kept = Arc::make_mut(&mut plan);
         kept.state_dir.clone_from(&old.state_dir);
         kept.admin_listen = old.admin_listen;
+        kept.dead_letters_bytes_max = old.dead_letters_bytes_max;
         self.plan = plan;
         if self.plan.pool != old.pool {
             self.replace_pool();

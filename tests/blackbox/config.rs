@@ -484,6 +484,20 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"], \"compression\": \"gzip\",\n  \"compression_level\": 10,\n  \"in_flight_requests\": 6, \"retry_backoff\": \"3s\"}}",
+        &[
+            "3:24: kafka.compression_level: 10 is no level of gzip: use 1 to 9",
+            "4:25: kafka.in_flight_requests: must be from 1 to 5, got 6",
+            "4:45: kafka.retry_backoff: is more than retry_backoff_max, which is 2s",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"compression_level\": 3}}",
+        &["3:24: kafka.compression_level: lz4 has no levels: leave it away, or use gzip or zstd"],
+    ),
+    (
+        "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"client_id\": \"a\\nb\"}}",
         &[
             "3:16: kafka.client_id: 'a\\nb' is not a client id: use at most 249 letters, digits and signs of ASCII",

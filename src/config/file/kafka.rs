@@ -10,8 +10,12 @@ use super::super::object::{Found, Object, Report, shorten};
 use super::super::security::{
     self, MECHANISMS, PROTOCOLS, SaslRequest, SecurityRequest, Setting, TlsRequest,
 };
+use super::super::units::show_duration;
 use super::{Files, HOUR, MINUTE, MOMENT};
 
+/// Bytes of a request, and of all that are under way to a broker. Brokers take 100 MiB
+/// (`socket.request.max.bytes`).
+const REQUEST_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=100 << 20;
 /// Largest batch that is made; beyond it a queue could not fill one.
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=64 << 20;
 /// What a broker takes by default (`message.max.bytes`), for one batch.
@@ -35,6 +39,8 @@ pub struct Lowered {
     pub producers: Option<usize>,
     /// Codec.
     pub compression: Option<Compression>,
+    /// Level of the codec.
+    pub compression_level: Option<i32>,
     /// How long a line waits for others.
     pub linger: Option<Duration>,
     /// Bytes of a batch before compression.
@@ -48,6 +54,7 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
             sink: Sink::Stdout,
             producers: None,
             compression: None,
+            compression_level: None,
             linger: None,
             batch_bytes_max: None,
         };
@@ -62,14 +69,76 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
     if let Some(timeout) = kafka.duration("connect_timeout", 10 * MOMENT..=10 * MINUTE, report) {
         options.connect_timeout = timeout;
     }
+    limits(&kafka, &mut options, report);
     kafka.choice("acks", &[("all", ())], report);
     secure(&kafka, &mut options, files, report);
+    let compression = kafka.choice("compression", COMPRESSION, report);
     Lowered {
         sink: Sink::Kafka(Box::new(options)),
         producers: kafka.number("producers", 1..=64, report),
-        compression: kafka.choice("compression", COMPRESSION, report),
+        compression,
+        compression_level: level(&kafka, compression.unwrap_or_default(), report),
         linger: kafka.duration("linger", Duration::ZERO..=MINUTE, report),
         batch_bytes_max: batch_bytes(&kafka, report),
+    }
+}
+
+/// What is under way at most, and how patiently it is tried again.
+fn limits(kafka: &Object, options: &mut Options, report: &mut Report) {
+    if let Some(requests) = kafka.number("in_flight_requests", 1..=5, report) {
+        options.in_flight_max = requests;
+    }
+    if let Some(bytes) = kafka.size("in_flight_bytes", REQUEST_BYTES, report) {
+        options.in_flight_bytes_max = bytes;
+    }
+    if let Some(bytes) = kafka.size("request_bytes", REQUEST_BYTES, report) {
+        options.request_bytes_max = bytes;
+    }
+    let (first, longest) = &mut options.backoff;
+    for (name, pause) in [("retry_backoff", first), ("retry_backoff_max", longest)] {
+        if let Some(given) = kafka.duration(name, 10 * MOMENT..=10 * MINUTE, report) {
+            *pause = given;
+        }
+    }
+    let (first, longest) = options.backoff;
+    if first > longest {
+        let problem = format!(
+            "is more than retry_backoff_max, which is {}",
+            show_duration(longest)
+        );
+        report.wrong(
+            kafka.spot("retry_backoff"),
+            &kafka.path_of("retry_backoff"),
+            problem,
+        );
+    }
+    if let Some(age) = kafka.duration("metadata_age_max", 1_000 * MOMENT..=24 * HOUR, report) {
+        options.metadata_age_max = age;
+    }
+}
+
+fn level(kafka: &Object, compression: Compression, report: &mut Report) -> Option<i32> {
+    let level = kafka.number("compression_level", 1..=22, report)?;
+    let level = i32::try_from(level).ok()?;
+    if let Some(problem) = level_problem(compression, level) {
+        let name = "compression_level";
+        report.wrong(kafka.spot(name), &kafka.path_of(name), problem);
+    }
+    Some(level)
+}
+
+/// What is wrong with a level of a compression, if anything.
+pub fn level_problem(compression: Compression, level: i32) -> Option<String> {
+    match compression.levels() {
+        Some(levels) if levels.contains(&level) => None,
+        Some(levels) => Some(format!(
+            "{level} is no level of {compression}: use {} to {}",
+            levels.start(),
+            levels.end()
+        )),
+        None => Some(format!(
+            "{compression} has no levels: leave it away, or use gzip or zstd"
+        )),
     }
 }
 

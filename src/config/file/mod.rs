@@ -25,6 +25,7 @@ use super::object::{Found, NO_HOME, Object, Report, object_of, objects_of};
 use super::units::show_duration;
 use super::{Mistake, Plan, Sink, Surroundings, defaults};
 
+pub use kafka::level_problem;
 pub use remote::{Remote, fill_in};
 use sources::Context;
 
@@ -34,6 +35,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Bytes in all queues: a line of the default limit fits several times over.
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+const DEAD_LETTERS_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 const HELD_DELETED_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Largest file that may hold a password.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -218,10 +220,14 @@ fn lower(
     plan.pool.producers = sink.producers.unwrap_or(plan.pool.producers);
     let send = &mut plan.pool.send;
     send.compression = sink.compression.unwrap_or(send.compression);
+    send.compression_level = sink.compression_level;
     send.linger = sink.linger.unwrap_or(send.linger);
     send.batch_bytes_max = sink.batch_bytes_max.unwrap_or(send.batch_bytes_max);
     plan.pool.queue_bytes_max = queue_bytes.unwrap_or(plan.pool.queue_bytes_max);
     plan.state_dir = state_dir(root, &directory, around, report);
+    if let Some(max) = root.size("dead_letters_bytes_max", DEAD_LETTERS_BYTES, report) {
+        plan.dead_letters_bytes_max = max as u64;
+    }
     lower_times(root, &mut plan, report);
     lower_tail_options(root, &mut plan.tail, report);
     if let Some(admin) = root.object("admin", report) {

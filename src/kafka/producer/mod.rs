@@ -437,7 +437,7 @@ impl<R> Producer<R> {
 impl<R> Drop for Producer<R> {
     fn drop(&mut self) {
         for peer in self.peers.values() {
-            let stood = |link: &peer::Link| link.versions.is_some();
+            let stood = |link: &peer::Link| link.serves;
             self.stats
                 .disconnected(peer.link.as_ref().is_some_and(stood), true);
         }
