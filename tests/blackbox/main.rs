@@ -9,6 +9,8 @@ mod dice;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod etcd;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
+mod kafka;
+#[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod world;
 
 mod accounts;
@@ -39,3 +41,4 @@ mod soak;
 mod supervision;
 mod unseen;
 mod verify;
+mod versions;

@@ -2,20 +2,19 @@
 //!
 //! `tests/run` starts the broker; a plain `cargo test` leaves these out.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::daemon::{config, source, to_broker};
-use crate::world::{Log, Logship, Loss, World, bytes_name, figure, numbered};
+use crate::kafka::Topic;
+use crate::world::{Log, Loss, World, bytes_name, figure, numbered};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -24,103 +23,9 @@ fn broker() -> String {
     std::env::var("LOGSHIP_TEST_KAFKA").expect("LOGSHIP_TEST_KAFKA is set: run tests/run")
 }
 
-/// A topic that no other test and no earlier run has.
-fn new_topic() -> String {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("test-{}-{number}", std::process::id())
-}
-
-/// A topic of the real broker and what is in it.
-struct Topic {
-    name: String,
-}
-
-impl Topic {
-    fn new() -> Topic {
-        Topic { name: new_topic() }
-    }
-
-    /// `logship tail` to it, with state, from the beginning.
-    fn tail(&self, world: &World, logs: &[&Log]) -> Logship {
-        let paths = logs
-            .iter()
-            .map(|log| log.path().to_owned().into_os_string());
-        world
-            .logship(["tail".into()].into_iter().chain(paths))
-            .args(["--topic", &self.name, "--brokers", &broker()])
-            .args(["--from", "beginning"])
-            .with_state()
-    }
-
-    /// All values by partition, in order of offsets, as kcat reads them.
-    #[track_caller]
-    fn partitions(&self) -> BTreeMap<i32, Vec<Vec<u8>>> {
-        self.read()
-            .unwrap_or_else(|problem| panic!("kcat: {problem}"))
-    }
-
-    /// All records as kcat prints them when it is given these options.
-    fn kcat(&self, options: &[&str]) -> Result<Vec<u8>, String> {
-        let out = Command::new("kcat")
-            .args(["-b", &broker(), "-C", "-t", &self.name, "-o", "beginning"])
-            .args(["-e", "-q", "-X", "check.crcs=true"])
-            .args(options)
-            .output()
-            .expect("kcat is installed: run tests/run");
-        match out.status.success() {
-            true => Ok(out.stdout),
-            false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
-        }
-    }
-
-    fn read(&self) -> Result<BTreeMap<i32, Vec<Vec<u8>>>, String> {
-        // %R is the value's length as four bytes: values may hold anything.
-        let printed = self.kcat(&["-f", "%p %R%s"])?;
-        let mut found: BTreeMap<i32, Vec<Vec<u8>>> = BTreeMap::new();
-        let mut rest = &printed[..];
-        while let Some(space) = rest.iter().position(|&byte| byte == b' ') {
-            let partition = std::str::from_utf8(&rest[..space])
-                .unwrap()
-                .parse()
-                .unwrap();
-            let (length, tail) = rest[space + 1..].split_first_chunk().unwrap();
-            let (value, tail) = tail.split_at(i32::from_be_bytes(*length) as usize);
-            found.entry(partition).or_default().push(value.to_vec());
-            rest = tail;
-        }
-        Ok(found)
-    }
-
-    /// `logship verify` of what kcat shows.
-    fn verify(&self, world: &World, pattern: &str) -> Logship {
-        let captured = self.kcat(&["-J"]).unwrap();
-        world.verify([world.path(pattern)], captured)
-    }
-
-    fn values(&self) -> Vec<Vec<u8>> {
-        self.partitions().into_values().flatten().collect()
-    }
-
-    /// Waits until it holds so many records.
-    #[track_caller]
-    fn wait_for(&self, count: usize) -> Vec<Vec<u8>> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            // Before the first line the topic does not exist.
-            let found = self.read().unwrap_or_default();
-            let values: Vec<Vec<u8>> = found.into_values().flatten().collect();
-            if values.len() >= count {
-                return values;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{} of {count} records in topic {}",
-                values.len(),
-                self.name
-            );
-        }
-    }
+/// A topic of it that no other test has.
+fn new_topic() -> Topic {
+    Topic::at(&broker())
 }
 
 /// Values and lines are the same, in order; else where they first differ.
@@ -155,7 +60,7 @@ fn lines_of(path: &Path) -> Vec<Vec<u8>> {
 #[ignore = "needs a real Kafka: run tests/run"]
 fn the_sample_log_arrives_byte_for_byte_once_and_in_order() {
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        let (world, topic) = (World::new(), Topic::new());
+        let (world, topic) = (World::new(), new_topic());
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sample.log");
         let log = world.later("sample.log");
         fs::copy(sample, log.path()).unwrap();
@@ -184,7 +89,7 @@ fn the_sample_log_arrives_byte_for_byte_once_and_in_order() {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn every_file_keeps_its_order_over_four_partitions() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut logs: Vec<Log> = (0..8).map(|n| world.log(format!("{n}.log"))).collect();
     let all: Vec<Vec<String>> = (0..8)
         .map(|n| {
@@ -221,7 +126,7 @@ fn every_file_keeps_its_order_over_four_partitions() {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn spread_batches_arrive_once_in_all_partitions() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut log = world.log("app.log");
     let lines = numbered(0..300_000);
     log.write(&lines);
@@ -247,7 +152,7 @@ fn spread_batches_arrive_once_in_all_partitions() {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn killed_half_way_and_started_again_no_line_is_missing() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut log = world.log("app.log");
     let mut lines = Vec::new();
     for round in 0..6 {
@@ -285,7 +190,7 @@ fn killed_half_way_and_started_again_no_line_is_missing() {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn a_stop_and_a_start_in_mid_stream_deliver_every_line_once() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut log = world.log("app.log");
     let lines = numbered(0..200_000);
     for part in lines.chunks(50_000) {
@@ -301,7 +206,7 @@ fn a_stop_and_a_start_in_mid_stream_deliver_every_line_once() {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn a_line_of_just_over_a_mebibyte_of_noise_is_cut_and_accepted() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut log = world.log("app.log");
     let mut state = 1_u32;
     let noise: Vec<u8> = (0..1_100_000)
@@ -351,7 +256,7 @@ impl Logrotate<'_> {
 #[test]
 #[ignore = "needs a real Kafka: run tests/run"]
 fn headers_are_what_kcat_shows() {
-    let (world, topic) = (World::new(), Topic::new());
+    let (world, topic) = (World::new(), new_topic());
     let mut log = world.log("app.log");
     log.write(["one", "", "three"]);
     let tail = topic.tail(&world, &[&log]).once().arg("--headers");
@@ -381,7 +286,7 @@ fn headers_are_what_kcat_shows() {
 fn lines_of_any_bytes_are_proven_through_kcat() {
     let bytes: Vec<u8> = (0..=255).filter(|byte| *byte != b'\n').collect();
     for format in ["raw", "json"] {
-        let (world, topic) = (World::new(), Topic::new());
+        let (world, topic) = (World::new(), new_topic());
         let mut log = world.log(bytes_name(b"odd\xff\"\n\\.log"));
         log.write([&bytes[..], b"", b"\r", b"\xff", &bytes[128..]]);
         let tail = topic.tail(&world, &[&log]).once();
@@ -403,7 +308,7 @@ fn lines_of_any_bytes_are_proven_through_kcat() {
 #[ignore = "needs logrotate and a real Kafka: run tests/run"]
 fn logrotate_create_and_copytruncate_lose_and_repeat_nothing() {
     for how in ["create", "copytruncate"] {
-        let (world, topic) = (World::new(), Topic::new());
+        let (world, topic) = (World::new(), new_topic());
         let mut log = world.log("app.log");
         let logrotate = Logrotate::of(&world, &log, &format!("rotate 9\n{how}"));
         let shipper = topic.tail(&world, &[&log]).arg("--headers").start();

@@ -36,12 +36,17 @@ java_version() {
   printf '%d' "${line%%.*}"
 }
 
-# fetch_kafka VERSION: the jars of pom-VERSION.xml, in `kafka_libs`. They are kept for the next run.
+# kafka_libs VERSION: the directory of its jars.
+kafka_libs() {
+  printf '%s' "$services/kafka-$1"
+}
+
+# fetch_kafka VERSION: the jars of pom-VERSION.xml. They are kept for the next run.
 fetch_kafka() {
-  local pom=$kafka_dir/pom-$1.xml log=$services/maven.log fresh code=1 try begun
-  kafka_libs=$services/kafka-$1
+  local pom=$kafka_dir/pom-$1.xml log=$services/maven.log libs fresh code=1 try begun
+  libs=$(kafka_libs "$1")
   # The pom is copied beside the jars last: where it is there and the same, so are they.
-  cmp -s "$pom" "$kafka_libs/pom.xml" && return
+  cmp -s "$pom" "$libs/pom.xml" && return
   [[ -n $java ]] || return 0
   need_commands mvn=maven
   have mvn || return 0
@@ -63,8 +68,8 @@ fetch_kafka() {
     return
   fi
   cp "$pom" "$fresh/pom.xml"
-  rm -rf "$kafka_libs"
-  mv -T "$fresh" "$kafka_libs"
+  rm -rf "$libs"
+  mv -T "$fresh" "$libs"
   say "fetched them in $(since "$begun")"
 }
 
@@ -75,7 +80,7 @@ start_kafka() {
   begun=$(now_us)
   say "starting Kafka $1"
   for try in 1 2 3; do
-    launch_kafka "$dir"
+    launch_kafka "$1" "$dir"
     if await_kafka; then
       say "Kafka $1 answers on $kafka_address after $(since "$begun")"
       return
@@ -92,13 +97,13 @@ start_kafka() {
   fail "Kafka $1 did not come up within $(since "$begun")"
 }
 
-# launch_kafka DIR: formats an empty log and starts the server there, without waiting for it.
+# launch_kafka VERSION DIR: formats an empty log and starts the server there, without waiting for it.
 launch_kafka() {
-  local dir=$1 port controller_port settings
+  local dir=$2 port controller_port settings
   # A small heap, the smallest collector and only the quick compiler: it starts in half the time and leaves the cores
   # to the tests. Native libraries are unpacked into java.io.tmpdir; the performance data would be in /tmp.
   local jvm=("$java" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData "-Djava.io.tmpdir=$dir"
-    "-Dlog4j2.configurationFile=$kafka_dir/log4j2.properties" -cp "$kafka_libs/*")
+    "-Dlog4j2.configurationFile=$kafka_dir/log4j2.properties" -cp "$(kafka_libs "$1")/*")
   rm -rf "$dir"
   mkdir -p "$dir"
   port=$(free_port)
@@ -134,7 +139,8 @@ await_kafka() {
   return 1
 }
 
-# For the tests, and for a developer's shell.
-kafka_environment() {
-  printf '%s=%s\n' LOGSHIP_TEST_KAFKA "$kafka_address" LOGSHIP_TEST_KAFKA_LIBS "$kafka_libs" LOGSHIP_TEST_JAVA "$java"
+# What the tests need to start a Kafka of their own: Java, and the jars of every version that was fetched.
+kafka_programs() {
+  printf '%s=%s\n' LOGSHIP_TEST_JAVA "$java" LOGSHIP_TEST_KAFKA_LIBS "$(kafka_libs 4.3)" \
+    LOGSHIP_TEST_KAFKA_39_LIBS "$(kafka_libs 3.9)" LOGSHIP_TEST_KAFKA_28_LIBS "$(kafka_libs 2.8)"
 }
