@@ -22,6 +22,7 @@ mod docs;
 mod etcd_command;
 mod etcd_follow;
 mod etcd_run;
+mod failover;
 mod files;
 mod handles;
 mod host;

@@ -316,6 +316,15 @@ fn reassignment(topic: &str, wanted: &[Partition]) -> AlterPartitionReassignment
 
 /// One request and its answer, on a connection of its own.
 fn ask<R: Request>(address: &str, version: i16, request: &R) -> io::Result<R::Response> {
+    exchange(&mut TcpStream::connect(address)?, version, request)
+}
+
+/// One request and its answer.
+fn exchange<R: Request>(
+    stream: &mut TcpStream,
+    version: i16,
+    request: &R,
+) -> io::Result<R::Response> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
@@ -323,11 +332,9 @@ fn ask<R: Request>(address: &str, version: i16, request: &R) -> io::Result<R::Re
     let mut frame = BytesMut::new();
     let encoded = header.encode(&mut frame, R::header_version(version));
     encoded.map_err(io::Error::other)?;
-    request
-        .encode(&mut frame, version)
-        .map_err(io::Error::other)?;
+    let encoded = request.encode(&mut frame, version);
+    encoded.map_err(io::Error::other)?;
 
-    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER))?;
     let length = u32::try_from(frame.len()).unwrap();
     stream.write_all(&[&length.to_be_bytes()[..], &frame].concat())?;

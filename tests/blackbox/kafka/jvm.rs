@@ -117,8 +117,25 @@ impl Jvm {
             .append(true)
             .open(self.dir.join(OUTPUT))
             .unwrap();
+        let mut command = self.command(class, args);
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        spawn(command)
+    }
+
+    /// Runs another program in its directory to its end: what it said if it failed.
+    pub fn run_tool(&self, class: &str, args: &[String]) -> Result<(), String> {
+        let out = self.command(class, args).output();
+        let out = out.expect("setpriv is there: run tests/run");
+        let said = [out.stdout, out.stderr].concat();
+        match out.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&said).into_owned()),
+        }
+    }
+
+    fn command(&self, class: &str, args: &[String]) -> Command {
         // The kernel kills it when the tests die without having been able to end it.
-        // It starts at low priority: other tests may be in a hurry, and it takes a
+        // It has a low priority: other tests may be in a hurry, and a start takes a
         // core for seconds.
         let mut command = Command::new("setpriv");
         command
@@ -132,10 +149,8 @@ impl Jvm {
             .args(["-cp", &self.version.class_path(), class])
             .args(args)
             .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
-        spawn(command)
+            .stdin(Stdio::null());
+        command
     }
 
     /// SIGKILL.

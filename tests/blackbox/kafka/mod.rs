@@ -160,7 +160,7 @@ impl Kafka {
 
     /// The address of a listener of the first node, by its name.
     pub fn listener(&self, name: &str) -> String {
-        let listeners = self.nodes[0].properties.get("listeners");
+        let listeners = self.nodes[0].properties.get("advertised.listeners");
         let start = format!("{name}://");
         let mut found = listeners.split(',').filter_map(|l| l.strip_prefix(&start));
         found.next().expect("a listener of that name").to_owned()
@@ -257,9 +257,22 @@ impl Kafka {
         jvms.map(Jvm::log_end).collect()
     }
 
-    /// The directory it lives in.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// Whether Kafka's own client gets in at an address with these properties, and
+    /// what it said if not. It takes seconds.
+    pub fn admits(&self, address: &str, client: &str) -> Result<(), String> {
+        let file = tempfile::NamedTempFile::new_in(self.dir.path()).unwrap();
+        fs::write(&file, client).unwrap();
+        let path = file.path().display().to_string();
+        let args = [
+            "--list",
+            "--bootstrap-server",
+            address,
+            "--command-config",
+            &path,
+        ];
+        let args = args.map(str::to_owned);
+        let tool = "org.apache.kafka.tools.TopicCommand";
+        self.nodes[0].jvm.run_tool(tool, &args)
     }
 }
 
