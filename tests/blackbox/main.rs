@@ -11,6 +11,8 @@ mod etcd;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod kafka;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
+mod secured;
+#[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod world;
 
 mod accounts;

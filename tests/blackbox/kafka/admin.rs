@@ -320,7 +320,7 @@ fn ask<R: Request>(address: &str, version: i16, request: &R) -> io::Result<R::Re
 }
 
 /// One request and its answer.
-fn exchange<R: Request>(
+pub fn exchange<R: Request>(
     stream: &mut TcpStream,
     version: i16,
     request: &R,

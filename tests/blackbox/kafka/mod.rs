@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+pub use admin::exchange;
 pub use jvm::Version;
 use jvm::{Jvm, Program};
 pub use properties::Properties;
