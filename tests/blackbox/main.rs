@@ -38,6 +38,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod run;
+mod security;
 mod shipping;
 mod sleep;
 mod soak;
