@@ -355,7 +355,8 @@ impl Model {
     pub fn is_copied(&mut self, id: LifeId, logship_is_up: bool) {
         let life = self.life_mut(id);
         life.copied = Some(Instant::now());
-        life.copy_unknown = !logship_is_up || life.known.is_none();
+        // Nothing is known of what the file holds that tells the copy from another file.
+        life.copy_unknown = !logship_is_up || life.known.is_none() || life.seen == 0;
     }
 
     /// A life is over before logship is known to have seen it: nor has it seen that the
