@@ -351,12 +351,14 @@ impl Model {
         }
     }
 
-    /// A copy of a life was made, and it is about to be truncated.
-    pub fn is_copied(&mut self, id: LifeId, logship_is_up: bool) {
+    /// A copy of a life was made, and it is about to be truncated. A logship that is up
+    /// since then may not have looked at the file before.
+    pub fn is_copied(&mut self, id: LifeId, up_since: Option<Instant>) {
+        let looked = up_since.is_some_and(|since| since.elapsed() > NOTICED_AFTER);
         let life = self.life_mut(id);
         life.copied = Some(Instant::now());
         // Nothing is known of what the file holds that tells the copy from another file.
-        life.copy_unknown = !logship_is_up || life.known.is_none() || life.seen == 0;
+        life.copy_unknown = !looked || life.known.is_none() || life.seen == 0;
     }
 
     /// A life is over before logship is known to have seen it: nor has it seen that the

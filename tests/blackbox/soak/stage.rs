@@ -775,7 +775,8 @@ impl Stage {
             let copy = PathBuf::from(format!("{}-{life}", path.display()));
             fs::copy(&path, &copy).unwrap();
             self.copies.push(copy);
-            self.model.is_copied(life, self.daemon.is_some());
+            let up_since = self.daemon.as_ref().map(|_| self.up_since);
+            self.model.is_copied(life, up_since);
         }
         let unseen = self.lets_see(life);
         self.note(format!(
