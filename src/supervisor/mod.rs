@@ -26,8 +26,8 @@ use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
 use crate::send::{DeadLetters, StdoutEnd};
 use crate::tail::{
-    Context, Discovery, End, Found, Handles, News, ReadFrom, Registry, Request, Sleeper, Source,
-    Wanted, check_path,
+    Context, Discovery, End, Found, Handles, Listings, News, ReadFrom, Registry, Request, Sleeper,
+    Source, Wanted, check_path,
 };
 use crate::text::{as_value, shown};
 use crate::thread::Task;
@@ -123,6 +123,7 @@ struct Supervisor {
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
     registry: Registry,
+    listings: Listings,
     /// The state directory was used before.
     continued: bool,
     /// Something it remembered is lost: a file it does not know may be one it knew.
@@ -236,6 +237,7 @@ impl Supervisor {
         let pool = Pool::start(0, plan.pool.clone(), topics, shared.clone());
         let pool = pool.map_err(StartError::Producers)?;
         let handles = Handles::new(plan.tail.open_files_max);
+        let listings = Listings::default();
         let context = Context {
             options: Arc::new(plan.tail.clone()),
             queue: pool.queue().clone(),
@@ -244,6 +246,7 @@ impl Supervisor {
             wanted: Wanted::default(),
             awake: Arc::default(),
             handles: handles.clone(),
+            listings: listings.clone(),
             host: Arc::clone(&plan.pool.send.host),
         };
         let supervisor = Supervisor {
@@ -258,6 +261,7 @@ impl Supervisor {
             plan,
             ledger,
             registry,
+            listings,
             continued: memory.continued,
             damaged: memory.damaged,
             pool: Some(pool),
@@ -402,6 +406,7 @@ impl Supervisor {
 
     fn start_discovery(&mut self, first: Discovery) {
         let (registry, board) = (self.registry.clone(), Arc::clone(&self.board));
+        let listings = self.listings.clone();
         let (requests, news) = (self.requests.1.clone(), self.news.0.clone());
         let mut first = Some(first);
         let service = Service::start(DISCOVER, &self.events.0, move || {
@@ -414,8 +419,9 @@ impl Supervisor {
             let discovery = first.take().unwrap_or_else(again);
             let every = plan.discover_interval;
             let (requests, news) = (requests.clone(), news.clone());
+            let listings = listings.clone();
             Ok(Box::new(move |stop| {
-                discovery.run(every, &requests, &news, stop)
+                discovery.run(every, &listings, &requests, &news, stop)
             }))
         });
         self.services.push(service);
@@ -526,6 +532,7 @@ impl Supervisor {
             if std::mem::replace(&mut self.swept, (Instant::now(), changes)).1 != changes {
                 self.ledger.sweep();
             }
+            self.listings.let_go();
             self.show_failing();
         }
     }

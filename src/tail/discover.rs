@@ -19,6 +19,7 @@ use crate::text::{as_value, shown};
 use crate::thread::{Stop, fault_point};
 
 use super::Job;
+use super::listing::Listings;
 use super::pattern::{Pattern, glob_problem};
 use super::registry::Registry;
 use super::sleeper::Sleeper;
@@ -400,6 +401,7 @@ impl Discovery {
     pub fn run(
         mut self,
         mut every: Duration,
+        listings: &Listings,
         requests: &Receiver<Request>,
         news: &Sender<News>,
         stop: &Stop,
@@ -429,7 +431,7 @@ impl Discovery {
                 recv(stop.signal()) -> _ => return,
                 default(next.saturating_duration_since(Instant::now())) => {
                     let scanning = Instant::now() >= next_scan;
-                    let disturbed = self.sleepers.look(scanning);
+                    let disturbed = self.sleepers.look(scanning, listings);
                     if !send_all(news, disturbed) {
                         return;
                     }
@@ -454,11 +456,11 @@ fn inode_at(path: &Path) -> Option<(u64, u64)> {
 
 /// Walks a directory, and those below it as far as the pattern reaches.
 fn walk(tree: &mut Tree, one: &mut Watched, directory: PathBuf, depth: usize) {
-    let (version, listing) = tree.list(&directory);
+    let (version, names) = tree.list(&directory);
     one.walked.push((directory.clone(), version));
     let source = Arc::clone(&one.source);
     let pattern = &source.pattern;
-    for (name, kind) in listing.iter() {
+    for (name, kind) in names.iter() {
         if name.as_encoded_bytes().starts_with(b".") && !pattern.matches_hidden() {
             continue;
         }
@@ -510,7 +512,7 @@ impl Sleepers {
 
     /// Takes out those whose path is not what it was. Unless `all` are to be
     /// looked at, or there are few, only those of changed directories are.
-    fn look(&mut self, all: bool) -> Vec<Sleeper> {
+    fn look(&mut self, all: bool, listings: &Listings) -> Vec<Sleeper> {
         let every_file = all || self.count <= LOOKS_MAX;
         if !every_file && self.rooms.len() > LOOKS_MAX {
             return Vec::new();
@@ -526,7 +528,7 @@ impl Sleepers {
             }
             woken.extend(
                 room.sleepers
-                    .extract_if(.., |sleeper| sleeper.is_disturbed()),
+                    .extract_if(.., |sleeper| sleeper.is_disturbed(listings)),
             );
         }
         self.forget(woken.len());

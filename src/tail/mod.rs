@@ -11,6 +11,7 @@ mod generation;
 mod handles;
 mod identity;
 mod input;
+mod listing;
 mod pattern;
 mod registry;
 mod rotated;
@@ -35,6 +36,7 @@ pub use discover::{Discovery, Exclude, Found, News, Request, Source};
 pub use fence::Fence;
 pub use handles::Handles;
 pub use input::{Input, Retained};
+pub use listing::Listings;
 pub use pattern::Pattern;
 pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
 pub use sleeper::Sleeper;
@@ -141,6 +143,8 @@ pub struct Context {
     pub awake: Arc<AtomicUsize>,
     /// What may be open.
     pub handles: Handles,
+    /// What stands in directories.
+    pub listings: Listings,
     /// This host's name; part of what chooses the partition.
     pub host: Arc<str>,
 }

@@ -6,11 +6,12 @@
 use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::input::CLOCK_TICK;
+use super::listing::Listings;
 use crate::ledger::{Entry, Origin};
 
 /// How long a renamed file is looked at that its writer may go on with.
@@ -64,12 +65,12 @@ impl Former {
     }
 
     /// Looks at it: one stat, and a search when it was renamed once more.
-    pub fn look(&mut self) -> Fate {
+    pub fn look(&mut self, listings: &Listings) -> Fate {
         let origin = &self.entry.origin;
         let same = |meta: &Metadata| (meta.dev(), meta.ino()) == (origin.device, origin.inode);
         let meta = match fs::metadata(&self.path).ok().filter(same) {
             Some(meta) => meta,
-            None => match whereabouts(origin) {
+            None => match whereabouts(listings, origin) {
                 Some((path, meta)) => {
                     self.path = path;
                     meta
@@ -89,38 +90,40 @@ impl Former {
 
 /// Where a file is now that had a path: beside it, or beside what it led to if it
 /// was a link.
-pub fn whereabouts(origin: &Origin) -> Option<(PathBuf, Metadata)> {
-    let beside = |path: &Path| find(path, origin.device, origin.inode);
+pub fn whereabouts(listings: &Listings, origin: &Origin) -> Option<(PathBuf, Metadata)> {
+    let beside = |path: &Path| find(listings, path, origin.device, origin.inode);
     beside(&origin.path).or_else(|| beside(origin.real.as_deref()?))
 }
 
 /// Where in the directory of `path` an inode is now. Only what has its number is
 /// looked at: a directory may be large.
-pub fn find(path: &Path, device: u64, inode: u64) -> Option<(PathBuf, Metadata)> {
-    let entries = fs::read_dir(path.parent()?).ok()?.flatten();
-    let mut same = entries.filter(|entry| entry.ino() == inode);
-    same.find_map(|entry| {
-        let meta = entry.metadata().ok()?;
+fn find(listings: &Listings, path: &Path, device: u64, inode: u64) -> Option<(PathBuf, Metadata)> {
+    let listing = listings.of(path.parent()?);
+    listing.with_inode(inode).find_map(|path| {
+        let meta = fs::symlink_metadata(&path).ok()?;
         let found = meta.is_file() && (meta.dev(), meta.ino()) == (device, inode);
-        found.then(|| (entry.path(), meta))
+        found.then_some((path, meta))
     })
 }
 
 /// Files with names that a rotation of `path` gives, oldest first, which were
 /// created after `since`: they had the path when nobody looked. None where the
 /// file system does not know when a file was created.
-pub fn created_since(path: &Path, since: SystemTime) -> Vec<(PathBuf, Metadata)> {
-    let Some(name) = path.file_name() else {
+pub fn created_since(
+    listings: &Listings,
+    path: &Path,
+    since: SystemTime,
+) -> Vec<(PathBuf, Metadata)> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
     };
     let since = since - CLOCK_TICK;
-    let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
-    let rotated = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| is_rotated(name, &entry.file_name()));
-    let files = rotated.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    let listing = listings.of(directory);
+    let rotated = listing
+        .beginning_with(name)
+        .filter(|other| is_rotation_of(path, other));
+    let files =
+        rotated.filter_map(|path| fs::symlink_metadata(&path).ok().map(|meta| (path, meta)));
     let new = |meta: &Metadata| meta.created().is_ok_and(|created| created >= since);
     let mut files: Vec<_> = files
         .filter(|(_, meta)| meta.is_file() && new(meta))

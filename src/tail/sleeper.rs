@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use crate::ledger::{Attendance, Entry};
 
+use super::listing::Listings;
 use super::registry::{InodeClaim, PathClaim, State};
 use super::rotated::{Fate, Former};
 use super::{ReadFrom, Target};
@@ -109,7 +110,7 @@ impl Sleeper {
     }
 
     /// True when the path is not what it was, or a file that had it before has grown.
-    pub fn is_disturbed(&mut self) -> bool {
+    pub fn is_disturbed(&mut self, listings: &Listings) -> bool {
         let at = SystemTime::now();
         let now = fs::metadata(self.path()).ok().map(|meta| Stat::of(&meta));
         if now != self.stat {
@@ -119,13 +120,14 @@ impl Sleeper {
             self.seen = at; // of nothing nobody knows what had its place meanwhile
         }
         let mut grown = false;
-        self.former.retain_mut(|former| match former.look() {
-            Fate::Over => false,
-            fate => {
-                grown |= fate == Fate::Grown;
-                true
-            }
-        });
+        self.former
+            .retain_mut(|former| match former.look(listings) {
+                Fate::Over => false,
+                fate => {
+                    grown |= fate == Fate::Grown;
+                    true
+                }
+            });
         grown
     }
 

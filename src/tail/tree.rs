@@ -7,14 +7,12 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-/// A directory that changed so shortly before it was read may have changed once
-/// more within the same tick of the file system's clock: it is read again.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+use super::listing::Stamp;
+
 /// Some file systems do not keep the time of directories: after this long they
 /// are read again whatever it says.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -33,7 +31,7 @@ pub enum Kind {
 }
 
 /// Names in a directory, sorted.
-pub type Listing = Arc<[(OsString, Kind)]>;
+pub type Names = Arc<[(OsString, Kind)]>;
 
 /// The directories that were asked for.
 #[derive(Debug, Default)]
@@ -46,11 +44,11 @@ pub struct Tree {
 
 #[derive(Debug)]
 struct Directory {
-    /// Device, inode, modification time; `None` when it could not be read.
-    stat: Option<(u64, u64, i64, i64)>,
+    /// `None` when it was not there.
+    stamp: Option<Stamp>,
     settled: bool,
     read: Instant,
-    listing: Listing,
+    names: Names,
     /// Another number for every other content.
     version: u64,
     /// When it was last asked whether it changed.
@@ -97,27 +95,27 @@ impl Tree {
     }
 
     /// The names in a directory. One that cannot be read has none.
-    pub fn list(&mut self, path: &Path) -> (u64, Listing) {
+    pub fn list(&mut self, path: &Path) -> (u64, Names) {
         let known = self.directories.get_mut(path);
         if let Some(known) = known {
             if known.round == self.round {
-                return (known.version, Arc::clone(&known.listing));
+                return (known.version, Arc::clone(&known.names));
             }
             known.round = self.round;
             let fresh = known.settled && known.read.elapsed() < READ_AGAIN_AFTER;
-            if fresh && known.stat == stat(path) {
-                return (known.version, Arc::clone(&known.listing));
+            if fresh && known.stamp == Stamp::of(path) {
+                return (known.version, Arc::clone(&known.names));
             }
         }
         self.read(path)
     }
 
-    fn read(&mut self, path: &Path) -> (u64, Listing) {
+    fn read(&mut self, path: &Path) -> (u64, Names) {
         // First the time, then the names: what comes in between shows next time.
-        let stat = stat(path);
+        let stamp = Stamp::of(path);
         let names = read_names(path);
         let readable = names.is_ok(); // what is in the way may go without a trace
-        let listing: Listing = match names {
+        let names: Names = match names {
             Ok(names) => names.into(),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -128,22 +126,22 @@ impl Tree {
         };
         let old = self.directories.remove(path);
         let version = match &old {
-            Some(old) if old.listing == listing => old.version,
+            Some(old) if old.names == names => old.version,
             _ => {
                 self.versions += 1;
                 self.versions
             }
         };
         let directory = Directory {
-            settled: readable && stat.is_some_and(|stat| is_settled(stat.2)),
-            stat,
+            settled: readable && stamp.is_some_and(|stamp| stamp.is_settled()),
+            stamp,
             read: Instant::now(),
-            listing: Arc::clone(&listing),
+            names: Arc::clone(&names),
             version,
             round: self.round,
         };
         self.directories.insert(path.to_owned(), directory);
-        (version, listing)
+        (version, names)
     }
 }
 
@@ -156,17 +154,4 @@ fn read_names(path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn stat(path: &Path) -> Option<(u64, u64, i64, i64)> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
-}
-
-fn is_settled(modified_seconds: i64) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    // A clock that was set back must not hide changes either.
-    let settled = i64::try_from(SETTLED_AFTER.as_secs()).unwrap_or(i64::MAX);
-    (settled..).contains(&now.saturating_sub(modified_seconds))
 }

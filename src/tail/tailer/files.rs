@@ -20,7 +20,7 @@ use super::super::identity::{self, Recognition};
 use super::super::input::{Input, created_ns};
 use super::super::registry::InodeClaim;
 use super::super::rotated::{FORMER_MAX, Former};
-use super::super::{Fence, ReadFrom, Target, cut, rotated};
+use super::super::{Context, Fence, ReadFrom, Target, cut, rotated};
 use super::obstacle::{Obstacle, check_kind, is_out_of_handles, is_reachable, stands_at};
 use super::recover::GONE_AFTER;
 use super::{End, Tailer};
@@ -457,7 +457,7 @@ impl Tailer {
                 if deleted {
                     context.ledger.close(ledger, Keep::Nothing);
                 } else {
-                    former.extend(close_renamed(&context.ledger, ledger));
+                    former.extend(close_renamed(context, ledger));
                 }
             }
             keep
@@ -494,8 +494,8 @@ pub(super) fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
 
 /// Closes the account of a renamed file, which is looked at for a while if it has a
 /// name.
-fn close_renamed(ledger: &Ledger, file: &Arc<FileLedger>) -> Option<Former> {
-    let found = rotated::whereabouts(file.origin()).map(|(path, _)| path);
-    ledger.close(file, Keep::Complete(found.clone()));
+fn close_renamed(context: &Context, file: &Arc<FileLedger>) -> Option<Former> {
+    let found = rotated::whereabouts(&context.listings, file.origin()).map(|(path, _)| path);
+    context.ledger.close(file, Keep::Complete(found.clone()));
     Some(Former::new(file.entry(), found?))
 }

@@ -41,7 +41,7 @@ impl Tailer {
     /// Looks whether somebody goes on with files that were renamed and let go.
     pub(super) fn look_at_former(&mut self) {
         let mut former = self.former.take().unwrap_or_default();
-        former.retain_mut(|file| match file.look() {
+        former.retain_mut(|file| match file.look(&self.context.listings) {
             Fate::Quiet => true,
             Fate::Over => false,
             Fate::Grown if self.has_all_generations() => true,
@@ -103,7 +103,7 @@ impl Tailer {
                 let same = identity::recognise(&input, meta.len(), entry).ok()?;
                 (same == Recognition::Same && entry.head.len > 0).then_some(())
             };
-            let found = rotated::whereabouts(&origin);
+            let found = rotated::whereabouts(&self.context.listings, &origin);
             if found.is_some_and(|(path, meta)| same(&path, &meta).is_some()) {
                 log::info!(
                     "the device number of a file has changed, it goes on where it was path={} inode={} device={device}",
@@ -168,7 +168,8 @@ impl Tailer {
     /// True when there was something.
     fn take_all_unseen(&mut self, since: SystemTime) -> Result<bool, Obstacle> {
         let mut any = false;
-        for (path, meta) in rotated::created_since(&self.target.path, since) {
+        for (path, meta) in rotated::created_since(&self.context.listings, &self.target.path, since)
+        {
             if self.is_known(&meta) {
                 continue;
             }
@@ -239,7 +240,8 @@ impl Tailer {
     /// read, so that nobody takes them for files of their own, also after a restart.
     pub(super) fn note_copies(&self, life: &Entry) {
         let since = SystemTime::now() - COPIED_WITHIN;
-        for (path, meta) in rotated::created_since(&self.target.path, since) {
+        for (path, meta) in rotated::created_since(&self.context.listings, &self.target.path, since)
+        {
             let noted = self.note_copy(&path, &meta, life);
             log::debug!(
                 "a copy of what was truncated path={} noted={noted:?}",
@@ -328,7 +330,7 @@ impl Tailer {
     /// another file, which nobody has asked for.
     fn find_renamed(&self, entry: &Entry) -> Result<Option<Renamed>, Obstacle> {
         let origin = &entry.origin;
-        let Some((path, _)) = rotated::whereabouts(origin) else {
+        let Some((path, _)) = rotated::whereabouts(&self.context.listings, origin) else {
             return Ok(None);
         };
         let (input, meta) = self.open(&path)?;
