@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use twox_hash::XxHash3_64;
 
@@ -45,13 +45,13 @@ const FORGET_COMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// ... but not before this run has had the time to find them.
 const FORGET_NOT_BEFORE: Duration = Duration::from_secs(600);
 
-#[derive(Serialize, Deserialize)]
+/// A document of a version that is known; [`encode`] writes it.
+#[derive(Deserialize)]
 struct Document<'a> {
-    version: u32,
     /// XXH3 (64 bits) of the bytes of `files`, in hex.
     checksum: String,
     /// Where it was written, to be told; what counts is the content of the files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     host: Option<String>,
     #[serde(borrow)]
     files: &'a RawValue,
@@ -356,18 +356,23 @@ fn seconds_ago(ago: Duration) -> u64 {
         .map_or(0, |now| now.saturating_sub(ago).as_secs())
 }
 
+/// The document, written once: it may be large, and nothing of it is copied.
 fn encode(host: &str, entries: &[Entry]) -> Vec<u8> {
-    let records: Vec<FileRecord> = entries.iter().map(FileRecord::from).collect();
-    let files = serde_json::to_string_pretty(&records).expect("numbers and strings serialise");
-    let files = RawValue::from_string(files).expect("it was just serialised");
-    let document = Document {
-        version: VERSION,
-        checksum: checksum(files.get()),
-        host: Some(host.to_owned()),
-        files: &files,
-    };
-    let mut text = serde_json::to_vec(&document).expect("numbers and strings serialise");
-    text.push(b'\n');
+    const EXPECTED: &str = "numbers and strings serialise";
+    let mut text = format!(r#"{{"version":{VERSION},"checksum":""#).into_bytes();
+    let checksum_at = text.len();
+    text.extend(checksum(b"").bytes()); // its place, until it is known
+    text.extend(br#"","host":"#);
+    serde_json::to_writer(&mut text, host).expect(EXPECTED);
+    text.extend(br#","files":"#);
+    let files_at = text.len();
+    let records = entries.iter().map(FileRecord::from);
+    serde_json::Serializer::pretty(&mut text)
+        .collect_seq(records)
+        .expect(EXPECTED);
+    let checksum = checksum(&text[files_at..]);
+    text[checksum_at..][..checksum.len()].copy_from_slice(checksum.as_bytes());
+    text.extend(b"}\n");
     text
 }
 
@@ -384,7 +389,7 @@ fn decode(text: &[u8]) -> Result<Contents, CheckpointError> {
     }
     let document: Document =
         serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
-    if checksum(document.files.get()) != document.checksum {
+    if checksum(document.files.get().as_bytes()) != document.checksum {
         return Err(damaged("the checksum does not fit".to_owned()));
     }
     let records: Vec<FileRecord> =
@@ -396,8 +401,8 @@ fn decode(text: &[u8]) -> Result<Contents, CheckpointError> {
     })
 }
 
-fn checksum(text: &str) -> String {
-    format!("{:016x}", XxHash3_64::oneshot(text.as_bytes()))
+fn checksum(text: &[u8]) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(text))
 }
 
 impl From<&Entry> for FileRecord {

@@ -87,7 +87,8 @@ pub struct Ledger {
 struct Inner {
     /// By identity; several lives of one file, the newest last.
     open: HashMap<Key, Vec<Arc<FileLedger>>>,
-    remembered: HashMap<Key, Entry>,
+    /// In boxes, because a map has more room than files, and keeps it.
+    remembered: HashMap<Key, Box<Entry>>,
     /// What is known of files that have, or had, a path.
     by_path: HashMap<PathBuf, Vec<Key>>,
     /// All topics of those keys, and of such as are forgotten.
@@ -159,7 +160,7 @@ impl Inner {
         self.forget(&key);
         self.index(&entry.origin.path, &key);
         let (path, complete) = (entry.origin.path.clone(), entry.complete);
-        self.remembered.insert(key, entry);
+        self.remembered.insert(key, Box::new(entry));
         if complete {
             self.forget_oldest_complete(&path);
         }
@@ -192,7 +193,7 @@ impl Inner {
     fn forget(&mut self, key: &Key) -> Option<Entry> {
         let entry = self.remembered.remove(key)?;
         self.unindex(&entry.origin.path, key);
-        Some(entry)
+        Some(*entry)
     }
 
     fn open(&mut self, file: Arc<FileLedger>) {
@@ -203,8 +204,9 @@ impl Inner {
     }
 
     fn index(&mut self, path: &Path, key: &Key) {
-        let keys = self.by_path.entry(path.to_owned()).or_default();
-        keys.push(key.clone());
+        let keys = self.by_path.entry(path.to_owned());
+        keys.or_insert_with(|| Vec::with_capacity(1)) // few paths have more
+            .push(key.clone());
         if !self.topics.contains(&key.2) {
             self.topics.insert(Arc::clone(&key.2));
         }
@@ -225,13 +227,17 @@ impl Inner {
 
     /// True when a file has a position to go on from.
     fn knows(&self, key: &Key) -> bool {
-        let open = || self.open.get(key).into_iter().flatten();
-        self.remembered.contains_key(key) || open().any(|file| file.is_durable())
+        self.remembered.contains_key(key) || self.is_open(key)
+    }
+
+    /// True when an account that is open has the position of a file.
+    fn is_open(&self, key: &Key) -> bool {
+        let mut lives = self.open.get(key).into_iter().flatten();
+        lives.any(|file| file.is_durable())
     }
 
     fn saved(&self, key: &Key) -> Option<Known> {
-        let entry = self.remembered.get(key).cloned();
-        entry.map(Box::new).map(Known::Saved)
+        self.remembered.get(key).cloned().map(Known::Saved)
     }
 
     /// The newest open account of a file that nobody looks after.
@@ -404,7 +410,7 @@ impl Ledger {
         let known = of_topic.into_iter().filter_map(|key| {
             let open = inner.unattended(key).map(|file| file.entry());
             let saved = || inner.remembered.get(key).filter(|saved| !saved.complete);
-            open.or_else(|| saved().cloned())
+            open.or_else(|| saved().map(|saved| Entry::clone(saved)))
         });
         known.collect()
     }
@@ -417,7 +423,7 @@ impl Ledger {
         let of_topic = keys.filter(|key| *key.2 == *topic);
         let known = of_topic.filter_map(|key| inner.remembered.get(key));
         let former = known.filter(|entry| entry.found_at.is_some() && entry.seen >= since);
-        let mut former: Vec<Entry> = former.cloned().collect();
+        let mut former: Vec<Entry> = former.map(|entry| Entry::clone(entry)).collect();
         former.sort_by_key(|entry| std::cmp::Reverse(entry.seen));
         former
     }
@@ -484,8 +490,8 @@ impl Ledger {
     /// after.
     pub fn left_unread(&self) -> Vec<Origin> {
         let inner = self.inner();
-        let unread = |entry: &&Entry| !entry.complete && entry.unread_bytes() > 0;
-        let left = inner.remembered.values().filter(unread);
+        let known = inner.remembered.values();
+        let left = known.filter(|entry| !entry.complete && entry.unread_bytes() > 0);
         left.map(|entry| entry.origin.clone()).collect()
     }
 
@@ -638,19 +644,21 @@ impl Ledger {
     /// newest counts: the bytes of the others are gone.
     pub fn entries(&self) -> Vec<Entry> {
         let inner = self.inner();
-        let mut newest: HashMap<Key, Entry> = inner.remembered.clone();
-        let mut ended = Vec::new();
+        let mut entries = Vec::with_capacity(inner.remembered.len() + inner.open.len());
         // An account that is open says more than what is remembered, and the one that was
         // opened last more than the others: also when its number is another file's.
-        for file in inner.open.values().flatten() {
-            ended.extend(file.ended_entry());
-            if let Some(mut entry) = file.durable_entry() {
-                entry.seen = now_seconds(); // it is in our hands
-                newest.insert(entry.key(), entry);
-            }
+        for lives in inner.open.values() {
+            entries.extend(lives.iter().filter_map(|file| file.ended_entry()));
+            let newest = lives.iter().rev().find_map(|file| file.durable_entry());
+            entries.extend(newest.map(|entry| Entry {
+                seen: now_seconds(), // it is in our hands
+                ..entry
+            }));
         }
+        let closed = inner.remembered.iter();
+        let closed = closed.filter(|(key, _)| !inner.is_open(key));
+        entries.extend(closed.map(|(_, entry)| Entry::clone(entry)));
         drop(inner);
-        let mut entries: Vec<Entry> = newest.into_values().chain(ended).collect();
         entries.sort_by(|a, b| {
             let order = |e: &Entry| (e.origin.device, e.origin.inode);
             (&a.origin.path, order(a)).cmp(&(&b.origin.path, order(b)))
@@ -662,15 +670,11 @@ impl Ledger {
     /// have not been since `complete_before` (seconds since 1970).
     pub fn forget(&self, before: u64, complete_before: u64) {
         let mut inner = self.inner();
-        let old = |entry: &&Entry| {
-            entry.seen < before || (entry.complete && entry.seen < complete_before)
-        };
-        let keys: Vec<Key> = inner
-            .remembered
-            .values()
-            .filter(old)
-            .map(Entry::key)
-            .collect();
+        let old =
+            |entry: &Entry| entry.seen < before || (entry.complete && entry.seen < complete_before);
+        let remembered = inner.remembered.iter();
+        let old = remembered.filter(|(_, entry)| old(entry));
+        let keys: Vec<Key> = old.map(|(key, _)| key.clone()).collect();
         for key in keys {
             inner.forget(&key);
             self.changed();

@@ -70,7 +70,7 @@ struct Running {
 /// A path that has no thread yet.
 enum Waiting {
     /// Nothing of it was read.
-    New(Box<Tailer>, Target, bool, Backoff),
+    New(Box<Tailer>, bool, Backoff),
     /// It slept, or gave way to others.
     Woken(Box<Sleeper>),
 }
@@ -287,7 +287,7 @@ impl Tailers {
         };
         let tailer = Tailer::new(self.context.clone(), target.clone(), Arc::new(claim));
         if self.running.len() >= AWAKE_MAX || !self.may_open_more() {
-            self.wait(Waiting::New(Box::new(tailer), target, remote, backoff));
+            self.wait(Waiting::New(Box::new(tailer), remote, backoff));
         } else {
             self.run(tailer, target, remote, backoff);
         }
@@ -308,8 +308,9 @@ impl Tailers {
                 more -= 1;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::New(mut tailer, target, remote, backoff)) => {
+                Some(Waiting::New(mut tailer, remote, backoff)) => {
                     self.catch_up(&mut tailer);
+                    let target = tailer.target().clone();
                     self.run_late(*tailer, target, remote, backoff);
                 }
                 Some(Waiting::Woken(sleeper)) => self.wake_now(*sleeper),

@@ -182,6 +182,11 @@ impl Tailer {
         self.note_first_file();
     }
 
+    /// The path, and what is done with its lines.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// What says that it has its path to itself.
     pub fn path_claim(&self) -> &Arc<PathClaim> {
         &self.claim
