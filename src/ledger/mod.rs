@@ -128,6 +128,11 @@ impl Entry {
         self.origin.key()
     }
 
+    /// True when it is known to have something that was not settled.
+    pub fn has_unread(&self) -> bool {
+        self.unread_bytes() > 0
+    }
+
     /// What it has that was not settled, in bytes.
     fn unread_bytes(&self) -> u64 {
         let settled = self.beyond.iter().map(|(from, to)| to - from).sum::<u64>();
@@ -486,13 +491,13 @@ impl Ledger {
         self.changed();
     }
 
-    /// Where files stood of which something is left to be read, and that nobody looks
-    /// after.
-    pub fn left_unread(&self) -> Vec<Origin> {
+    /// Files that may have something left to be read, that nobody looks after, and that
+    /// are `wanted`: asked while the ledger is locked.
+    pub fn left(&self, wanted: &dyn Fn(&Entry) -> bool) -> Vec<Entry> {
         let inner = self.inner();
         let known = inner.remembered.values();
-        let left = known.filter(|entry| !entry.complete && entry.unread_bytes() > 0);
-        left.map(|entry| entry.origin.clone()).collect()
+        let left = known.filter(|entry| !entry.complete && wanted(entry));
+        left.map(|entry| Entry::clone(entry)).collect()
     }
 
     /// True when a file of this topic is known whose path is `wanted`.

@@ -43,9 +43,9 @@ pub use summary::Summary;
 const TICK: Duration = Duration::from_millis(100);
 /// How often accounts that nobody looks after are closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often files are looked for that are gone with something unread: one may be on
-/// a volume that was not mounted, or of a source that is new.
-const LEFT_UNREAD_EVERY: Duration = Duration::from_secs(10);
+/// How often files are looked for that are not at their path any more and have something
+/// unread: one may be on a volume that was not mounted, or of a source that is new.
+const LEFT_EVERY: Duration = Duration::from_secs(10);
 /// How long threads get that only have to notice a stop.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How long producers may go on with what they have when others send elsewhere.
@@ -153,8 +153,8 @@ struct Supervisor {
     refused: bool,
     /// It was told that there are more files than threads.
     out_of_threads: bool,
-    /// When it was last looked for files that are gone with something unread.
-    left_unread: Instant,
+    /// When it was last looked for files that are left behind with something unread.
+    left_looked: Instant,
     /// When, and after which changes, accounts were last closed.
     swept: (Instant, u64),
     started: Instant,
@@ -280,7 +280,7 @@ impl Supervisor {
             unreadable: false,
             refused: false,
             out_of_threads: false,
-            left_unread: Instant::now(),
+            left_looked: Instant::now(),
             swept: (Instant::now(), 0),
             started: Instant::now(),
         };
@@ -398,7 +398,7 @@ impl Supervisor {
             self.unreadable |= plan.tail.once;
             discovery.tell_of_nothing(source, plan.tail.once);
         }
-        self.tailers.take_up_left_unread();
+        self.tailers.take_up_left();
         if !plan.tail.once {
             self.start_discovery(discovery);
         }
@@ -523,9 +523,9 @@ impl Supervisor {
         for retired in self.retiring.extract_if(.., |retired| retired.is_over()) {
             retired.end(Duration::ZERO);
         }
-        if self.left_unread.elapsed() >= LEFT_UNREAD_EVERY {
-            self.left_unread = Instant::now();
-            self.tailers.take_up_left_unread();
+        if self.left_looked.elapsed() >= LEFT_EVERY {
+            self.left_looked = Instant::now();
+            self.tailers.take_up_left();
         }
         if self.swept.0.elapsed() >= SWEEP_EVERY {
             let changes = self.ledger.changes();

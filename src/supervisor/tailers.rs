@@ -14,8 +14,8 @@ use crossbeam_channel::{Sender, unbounded};
 
 use crate::queue::Queue;
 use crate::tail::{
-    Context, Found, Job, Options, Order, PathClaim, PathKey, ReadFrom, Retained, Sleeper, Source,
-    State, Tailer, Target, is_reachable,
+    Context, Found, Job, Left, Options, Order, PathClaim, PathKey, ReadFrom, Retained, Sleeper,
+    Source, State, Tailer, Target,
 };
 use crate::text::shown;
 use crate::thread::{StopHandle, Task, spawn, stop_pair, try_spawn};
@@ -48,6 +48,8 @@ pub struct Tailers {
     told_of_topics: Vec<Vec<(String, Arc<str>)>>,
     /// How long what was in etcd and is gone is read on.
     drain_timeout: Duration,
+    /// Where files were looked for that nobody tails.
+    left: Left,
     /// Ends the thread that reads standard input.
     stdin_stop: Option<StopHandle>,
     made: u64,
@@ -93,6 +95,7 @@ impl Tailers {
             told_of_turns: false,
             told_of_topics: Vec::new(),
             drain_timeout: Duration::ZERO,
+            left: Left::default(),
             stdin_stop: None,
             made: 0,
         }
@@ -149,17 +152,11 @@ impl Tailers {
 
     /// Starts tailers for paths that nobody tails, and where files stood of which
     /// something is unread: it is found under another name, or lost and told.
-    pub fn take_up_left_unread(&mut self) {
-        for origin in self.context.ledger.left_unread() {
-            let key = (origin.path.clone(), Arc::clone(&origin.topic));
-            let tailed = self.context.registry.has_path(&key);
-            let near = origin.real.as_deref().unwrap_or(&origin.path);
-            if tailed || !is_reachable(near, Some(origin.device)) {
-                continue;
-            }
-            if let Some(source) = self.context.wanted.of_topic(&key.0, &key.1) {
+    pub fn take_up_left(&mut self) {
+        for origin in self.left.look(&self.context) {
+            if let Some(source) = self.context.wanted.of_topic(&origin.path, &origin.topic) {
                 let found = Found {
-                    path: key.0,
+                    path: origin.path,
                     source,
                     first: false,
                     inode: None,
@@ -469,6 +466,7 @@ impl Tailers {
         drain_timeout: Duration,
     ) {
         self.context.wanted.change(sources);
+        self.left.look_again();
         self.drain_timeout = drain_timeout;
         self.context.handles.limit(options.open_files_max);
         if *self.context.options != *options {

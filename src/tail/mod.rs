@@ -11,6 +11,7 @@ mod generation;
 mod handles;
 mod identity;
 mod input;
+mod left;
 mod listing;
 mod pattern;
 mod registry;
@@ -36,11 +37,12 @@ pub use discover::{Discovery, Exclude, Found, News, Request, Source};
 pub use fence::Fence;
 pub use handles::Handles;
 pub use input::{Input, Retained};
+pub use left::Left;
 pub use listing::Listings;
 pub use pattern::Pattern;
 pub use registry::{PathClaim, PathKey, Registry, State, Tailed};
 pub use sleeper::Sleeper;
-pub use tailer::{End, Order, Tailer, check_path, is_reachable};
+pub use tailer::{End, Order, Tailer, check_path};
 pub use wanted::Wanted;
 
 /// What a full queue does to a source.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::input::CLOCK_TICK;
-use super::listing::Listings;
+use super::listing::{Listing, Listings};
 use crate::ledger::{Entry, Origin};
 
 /// How long a renamed file is looked at that its writer may go on with.
@@ -91,14 +91,16 @@ impl Former {
 /// Where a file is now that had a path: beside it, or beside what it led to if it
 /// was a link.
 pub fn whereabouts(listings: &Listings, origin: &Origin) -> Option<(PathBuf, Metadata)> {
-    let beside = |path: &Path| find(listings, path, origin.device, origin.inode);
+    let beside = |path: &Path| {
+        let listing = listings.of(path.parent()?);
+        with_inode(&listing, origin.device, origin.inode)
+    };
     beside(&origin.path).or_else(|| beside(origin.real.as_deref()?))
 }
 
-/// Where in the directory of `path` an inode is now. Only what has its number is
+/// Where in a directory a file with an inode is now. Only what has its number is
 /// looked at: a directory may be large.
-fn find(listings: &Listings, path: &Path, device: u64, inode: u64) -> Option<(PathBuf, Metadata)> {
-    let listing = listings.of(path.parent()?);
+pub fn with_inode(listing: &Listing, device: u64, inode: u64) -> Option<(PathBuf, Metadata)> {
     listing.with_inode(inode).find_map(|path| {
         let meta = fs::symlink_metadata(&path).ok()?;
         let found = meta.is_file() && (meta.dev(), meta.ino()) == (device, inode);

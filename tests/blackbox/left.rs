@@ -9,7 +9,7 @@ use logship::admin::Report;
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
-use crate::daemon::{records, source, to_broker, values};
+use crate::daemon::{config as to_stdout, records, source, to_broker, values};
 use crate::world::{Log, Loss, Shipper, World, numbered};
 
 /// Longer than a file may be missing before it is given up.
@@ -118,6 +118,136 @@ fn a_directory_that_is_not_there_yet_has_lost_nothing() {
     assert_eq!(values(&broker, "t"), ["one", "two", "three", "four"]);
     assert_eq!(shipper.stop().exits(0).losses(), []);
 }
+
+// ---- written to while stopped -------------------------------------------------------
+
+/// What is told of a file that is gone and may have had more than was known.
+const GONE: &str = "a file is gone, and what was written to it after";
+
+/// A stopped logship that has shipped one line of each of these.
+fn stopped_at_the_end(world: &World, config: &Value, names: &[&str]) -> Vec<Log> {
+    world.dir("logs");
+    let mut logs: Vec<Log> = names
+        .iter()
+        .map(|name| world.log(format!("logs/{name}.log")))
+        .collect();
+    let shipper = world.run(config).start();
+    for (log, name) in logs.iter_mut().zip(names) {
+        log.write([format!("{name} one")]);
+    }
+    shipper.delivers_in_any_order(names.iter().map(|name| format!("{name} one")));
+    shipper.stop().exits(0).printed([""; 0]);
+    logs
+}
+
+fn more_of(name: &str) -> Vec<String> {
+    let lines = numbered(0..100).into_iter();
+    lines.map(|line| format!("{name} {line}")).collect()
+}
+
+/// logrotate with `nocreate` while the host comes up. All that was known of the files was
+/// shipped, and no file at their paths made anybody look for them: if their names moved
+/// on before there was one, their last lines were lost.
+#[test]
+fn what_was_written_and_renamed_while_stopped_arrives_though_the_paths_are_empty() {
+    let world = World::new();
+    let config = to_stdout(json!([source("logs/*.log", "t")]));
+    let mut logs = stopped_at_the_end(&world, &config, &["a", "b", "sealed"]);
+    for (log, name) in logs.iter_mut().zip(["a", "b"]) {
+        log.write(more_of(name));
+    }
+    for (log, to) in logs
+        .iter()
+        .zip(["a.log.1", "b.log-20261127", "sealed.log.1"])
+    {
+        log.rename_to(world.path(format!("logs/{to}")));
+    }
+    let shipper = world.run(&config).start();
+    let arrived = shipper.next_lines(200);
+    for name in ["a", "b"] {
+        let of = arrived
+            .iter()
+            .filter(|line| line.starts_with(name.as_bytes()));
+        assert!(of.eq(more_of(name).iter().map(String::as_bytes)), "{name}");
+    }
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    assert_eq!(ended.losses(), []);
+    ended.never_said("sealed");
+
+    let shipper = world.run(&config).start();
+    let mut next = world.log("logs/a.log");
+    next.write(["a of the next"]);
+    shipper.delivers(["a of the next"]);
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    ended.never_said(GONE);
+}
+
+/// The same for a run from cron.
+#[test]
+fn what_was_written_and_renamed_between_two_runs_arrives_though_the_path_is_empty() {
+    let world = World::new();
+    world.dir("logs");
+    let mut log = world.log("logs/a.log");
+    let once = |world: &World| {
+        world
+            .tail(["logs/*.log"])
+            .args(["--once", "--state-dir", "state"])
+    };
+    log.write(["one"]);
+    once(&world).start().ends().exits(0).printed(["one"]);
+    log.write(["two"]);
+    log.rename_to(world.path("logs/a.log.1"));
+    world.log("logs/b.log");
+    let ended = once(&world).start().ends().exits(0).printed(["two"]);
+    ended.never_said("cannot tail");
+    once(&world).start().ends().exits(0).printed([""; 0]);
+}
+
+/// A volume that is mounted after the start: who looks every ten seconds finds it.
+#[test]
+fn what_was_written_and_renamed_while_stopped_is_found_in_a_directory_that_comes_late() {
+    let world = World::new();
+    let config = to_stdout(json!([source("logs/*.log", "t")]));
+    let mut logs = stopped_at_the_end(&world, &config, &["a"]);
+    logs[0].write(["two"]);
+    logs[0].rename_to(world.path("logs/a.log.1"));
+    fs::rename(world.path("logs"), world.path("away")).unwrap();
+    let shipper = world.run(&config).start();
+    world.status(); // it is up
+    fs::rename(world.path("away"), world.path("logs")).unwrap();
+    shipper.delivers(["two"]);
+    let ended = shipper.stop().exits(0).printed([""; 0]);
+    ended.never_said(GONE);
+}
+
+/// Whether there was more in it than was shipped, nobody knows: that is no loss. It is told
+/// once, to whoever cares for the path: when something stands there again.
+#[test]
+fn a_file_that_was_deleted_while_stopped_is_no_loss_and_told_of_once() {
+    let world = World::new();
+    let config = to_stdout(json!([source("logs/*.log", "t")]));
+    let mut logs = stopped_at_the_end(&world, &config, &["a"]);
+    logs[0].write(["two"]);
+    fs::remove_file(logs[0].path()).unwrap();
+    let start = || world.run(&config).start();
+    let shipper = start();
+    world.status(); // it is up
+    sleep(LONG_GONE);
+    let ended = shipper.stop().exits(0).printed([""; 0]).never_said(GONE);
+    assert_eq!(ended.losses(), []);
+
+    let shipper = start();
+    let mut next = world.log("logs/a.log");
+    next.write(["of the next"]);
+    shipper.delivers(["of the next"]);
+    shipper.says(GONE);
+    assert_eq!(shipper.stop().exits(0).losses(), []);
+    let shipper = start();
+    world.status();
+    shipper.stop().exits(0).printed([""; 0]).never_said(GONE);
+}
+
+// ---- truncated ----------------------------------------------------------------------
 
 /// Of a truncated life only the queue has the lines. They are not in the file when
 /// logship starts again, and no position tells of them.

@@ -708,6 +708,29 @@ fn a_file_that_only_has_the_inode_of_a_log_is_never_shipped() {
     }
 }
 
+/// Nothing stands at the path, so that the log is looked for by its inode.
+#[test]
+fn a_file_that_only_has_the_inode_of_a_log_is_not_taken_for_one_that_was_renamed() {
+    for head in ["", "#\n"] {
+        let world = World::new();
+        let mut log = world.log("app.log");
+        let shipper = world.run(&of_app_log()).start();
+        log.write_raw(head);
+        shipper.delivers(head.lines());
+        world.status_until("the file", |report| report.files.len() == 1);
+        shipper.stop().exits(0);
+        let number = deleted(log);
+        if !takes_inode(&world, number, "app.log.1", &format!("{head}a secret\n")) {
+            return;
+        }
+        let shipper = world.run(&of_app_log()).start();
+        world.status(); // it is up
+        sleep(2 * LOOKS);
+        let ended = shipper.stop().exits(0).printed([""; 0]);
+        ended.never_said("a file is gone"); // nobody opened it
+    }
+}
+
 /// The renamed log is looked at for an hour, because its writer may go on with it.
 #[test]
 fn a_file_that_only_has_the_inode_of_an_empty_rotated_log_is_never_shipped() {

@@ -63,6 +63,7 @@ impl Tailer {
         self.crowded_out = matches!(looked, Err(Obstacle::NoHandle));
         let obstacle = looked.err()?;
         let gone = self.generations.is_empty() && self.missing.is_empty();
+        let missed = once && self.target.named; // somebody asked for what stands there now
         match &obstacle {
             Obstacle::NoHandle => {
                 if first {
@@ -70,6 +71,8 @@ impl Tailer {
                 }
                 None
             }
+            // It stands elsewhere, or is being looked for.
+            Obstacle::Missing if !gone && !missed => None,
             _ if once => {
                 self.tell(&obstacle);
                 gone.then_some(End::Unreadable)
@@ -78,7 +81,6 @@ impl Tailer {
             Obstacle::Missing if gone && !self.target.named => {
                 (self.turn.elapsed() >= GONE_AFTER).then_some(End::Finished)
             }
-            Obstacle::Missing if !gone => None,
             _ => {
                 self.tell(&obstacle);
                 None
