@@ -241,6 +241,13 @@ impl Inner {
         lives.any(|file| file.is_durable())
     }
 
+    /// When the inode of a file that is known was created, if that is known.
+    fn created_ns(&self, key: &Key) -> Option<Option<u64>> {
+        let open = self.open.get(key).and_then(|lives| lives.last());
+        let open = open.map(|file| file.origin().created_ns);
+        open.or_else(|| Some(self.remembered.get(key)?.origin.created_ns))
+    }
+
     fn saved(&self, key: &Key) -> Option<Known> {
         self.remembered.get(key).cloned().map(Known::Saved)
     }
@@ -329,10 +336,7 @@ impl Ledger {
     /// that is known.
     pub fn knows_inode(&self, device: u64, inode: u64, topic: &Arc<str>) -> Option<Option<u64>> {
         let key = (device, inode, Arc::clone(topic));
-        let inner = self.inner();
-        let open = inner.open.get(&key).and_then(|lives| lives.last());
-        let open = open.map(|file| file.origin().created_ns);
-        open.or_else(|| Some(inner.remembered.get(&key)?.origin.created_ns))
+        self.inner().created_ns(&key)
     }
 
     /// What is known of an inode that was found at `path`, for whoever has claimed it and goes on with
@@ -509,21 +513,27 @@ impl Ledger {
     }
 
     /// Gives `topic` the positions of a path's files, and of the `inode` that stands
-    /// there, under topics that the path is not shipped to any more: a changed topic
+    /// there (device, number, creation in nanoseconds since 1970), under topics that the path is not shipped to any more: a changed topic
     /// goes on where the old one stopped. `topics` are all that it is shipped to.
     pub fn inherit(
         &self,
         path: &Path,
-        inode: Option<(u64, u64)>,
+        inode: Option<(u64, u64, Option<u64>)>,
         topic: &Arc<str>,
         topics: &[Arc<str>],
     ) {
         let mut inner = self.inner();
         let mut keys = inner.by_path.get(path).cloned().unwrap_or_default();
-        if let Some((device, inode)) = inode {
-            // It may be known by the name that it had before it was rotated.
-            let all = inner.topics.iter();
-            keys.extend(all.map(|of| (device, inode, Arc::clone(of))));
+        if let Some((device, inode, created_ns)) = inode {
+            // It may be known by the name that it had before it was rotated; a file that had
+            // its number before is another one, whose rest is not this one's.
+            let all = inner
+                .topics
+                .iter()
+                .map(|of| (device, inode, Arc::clone(of)));
+            let same =
+                |then: Option<u64>| then.is_none() || created_ns.is_none() || then == created_ns;
+            keys.extend(all.filter(|key| inner.created_ns(key).is_some_and(same)));
         }
         for key in keys {
             let heir = (key.0, key.1, Arc::clone(topic));
@@ -704,7 +714,7 @@ mod tests {
                 device: 1,
                 inode: 2,
                 generation: 0,
-                created_ns: None,
+                created_ns: Some(7),
             },
             head: Mark::default(),
             position: 100,
@@ -718,9 +728,11 @@ mod tests {
         };
         let now = Path::new("/app.log.2");
         for (inode, shipped_to, position) in [
-            (Some((1, 2)), vec![of("two")], Some(100)),
-            (Some((1, 3)), vec![of("two")], None),
-            (Some((1, 2)), vec![of("one"), of("two")], None),
+            (Some((1, 2, None)), vec![of("two")], Some(100)),
+            (Some((1, 2, Some(7))), vec![of("two")], Some(100)),
+            (Some((1, 2, Some(8))), vec![of("two")], None), // another file
+            (Some((1, 3, None)), vec![of("two")], None),
+            (Some((1, 2, None)), vec![of("one"), of("two")], None),
         ] {
             let ledger = Ledger::remembering(vec![known.clone()]);
             ledger.inherit(now, inode, &of("two"), &shipped_to);

@@ -131,7 +131,8 @@ impl Tailers {
             return;
         }
         let ledger = &self.context.ledger;
-        let attended = found.inode.map(|inode| ledger.attended(inode));
+        let number = found.inode.map(|(device, inode, _)| (device, inode));
+        let attended = number.map(|number| ledger.attended(number));
         if attended.is_some_and(|attended| wanted.changes_hands(&attended)) {
             return;
         }

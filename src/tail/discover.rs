@@ -19,6 +19,7 @@ use crate::text::{as_value, shown};
 use crate::thread::{Stop, fault_point};
 
 use super::Job;
+use super::input::created_ns;
 use super::listing::Listings;
 use super::pattern::{Pattern, glob_problem};
 use super::registry::Registry;
@@ -70,8 +71,8 @@ pub struct Found {
     pub source: Arc<Source>,
     /// It was there at the first look for this source.
     pub first: bool,
-    /// Device and inode of what stands there.
-    pub inode: Option<(u64, u64)>,
+    /// Device and inode of what stands there, and when that was created.
+    pub inode: Option<(u64, u64, Option<u64>)>,
     /// When it was not there yet.
     pub missing_at: Option<SystemTime>,
 }
@@ -449,9 +450,9 @@ impl Discovery {
     }
 }
 
-fn inode_at(path: &Path) -> Option<(u64, u64)> {
+fn inode_at(path: &Path) -> Option<(u64, u64, Option<u64>)> {
     let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
+    Some((meta.dev(), meta.ino(), created_ns(&meta)))
 }
 
 /// Walks a directory, and those below it as far as the pattern reaches.

@@ -649,6 +649,7 @@ mod tests {
                         "supported",
                         "password_file",
                         "is not set",
+                        "has no levels",
                     ]
                     .iter()
                     .any(|fine| mistake.problem.contains(fine))

@@ -267,7 +267,7 @@ impl Tailer {
         meta: &Metadata,
         from: ReadFrom,
     ) -> io::Result<Generation> {
-        self.inherit((meta.dev(), meta.ino()));
+        self.inherit(inode_of(meta));
         let (ledger, topic) = (&self.context.ledger, &self.target.job.topic);
         let known = ledger.recall(meta.dev(), meta.ino(), topic, &self.target.path);
         let account = match known {
@@ -300,7 +300,7 @@ impl Tailer {
     }
 
     /// What an inode was shipped to while that was wanted of it is for the topic of now.
-    pub(super) fn inherit(&self, inode: (u64, u64)) {
+    pub(super) fn inherit(&self, inode: (u64, u64, Option<u64>)) {
         let (path, topic) = (&self.target.path, &self.target.job.topic);
         let topics = self.context.wanted.topics(path);
         if !topics.is_empty() {

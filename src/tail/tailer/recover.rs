@@ -197,7 +197,7 @@ impl Tailer {
     fn is_known(&self, meta: &Metadata) -> bool {
         let topic = &self.target.job.topic;
         let key = (meta.dev(), meta.ino(), Arc::clone(topic));
-        self.inherit((meta.dev(), meta.ino()));
+        self.inherit(inode_of(meta));
         let ledger = &self.context.ledger;
         let created = ledger.knows_inode(meta.dev(), meta.ino(), topic);
         created.is_some_and(|then| then.is_none() || then == created_ns(meta))
