@@ -30,6 +30,10 @@ use crate::kafka::{Kafka, Properties};
 pub const USER: &str = "alice";
 /// Of [`USER`].
 pub const PASSWORD: &str = "alice-secret";
+/// Another user, for SCRAM only, whose name holds what SCRAM escapes: an equals sign.
+pub const ODD_USER: &str = "al=ice too";
+/// Of [`ODD_USER`].
+pub const ODD_PASSWORD: &str = "a=secret too";
 /// A topic that [`USER`] may neither write to nor describe.
 pub const FORBIDDEN: &str = "forbidden";
 /// How long a login on [`Listener::SaslReauth`] is good.
@@ -121,10 +125,18 @@ impl Secured {
             .tempdir()
             .unwrap();
         issue_all(papers.path());
-        let scram = |mechanism| format!("{mechanism}=[name={USER},password={PASSWORD}]");
+        let scram = |mechanism, name, password| {
+            format!("{mechanism}=[name=\"{name}\",password=\"{password}\"]")
+        };
         let format: Vec<String> = MECHANISMS[1..]
             .iter()
-            .flat_map(|mechanism| ["--add-scram".to_owned(), scram(mechanism)])
+            .flat_map(|mechanism| {
+                [
+                    scram(mechanism, USER, PASSWORD),
+                    scram(mechanism, ODD_USER, ODD_PASSWORD),
+                ]
+            })
+            .flat_map(|user| ["--add-scram".to_owned(), user])
             .collect();
         let kafka = Kafka::with(&|properties| secure(properties, papers.path()), &format);
         kafka.deny(USER, FORBIDDEN);
@@ -446,15 +458,16 @@ mod tests {
     #[ignore = "needs the jars of Kafka: run tests/run"]
     fn listeners_with_sasl_let_in_who_proves_by_scram_to_know_the_password() {
         let secured = Secured::shared();
-        for (listener, mechanism) in [
-            (Listener::Sasl, "SCRAM-SHA-256"),
-            (Listener::SaslTls, "SCRAM-SHA-512"),
-            (Listener::SaslReauth, "SCRAM-SHA-512"),
+        let users = [(USER, PASSWORD), (ODD_USER, ODD_PASSWORD)];
+        for (listener, mechanism, user) in [
+            (Listener::Sasl, "SCRAM-SHA-256", users[0]),
+            (Listener::SaslTls, "SCRAM-SHA-512", users[0]),
+            (Listener::SaslReauth, "SCRAM-SHA-512", users[1]),
         ] {
-            let result = secured.admits(listener, mechanism, PASSWORD);
+            let result = secured.admits(listener, mechanism, user);
             assert!(result.is_ok(), "{listener:?}: {result:?}");
         }
-        let result = secured.admits(Listener::Sasl, "SCRAM-SHA-512", "a guess");
+        let result = secured.admits(Listener::Sasl, "SCRAM-SHA-512", (USER, "a guess"));
         let said = result.expect_err("it got in");
         assert!(said.contains("invalid credentials"), "{said}");
     }
@@ -465,14 +478,16 @@ mod tests {
             &self,
             listener: Listener,
             mechanism: &str,
-            password: &str,
+            (user, password): (&str, &str),
         ) -> Result<(), String> {
             let (protocol, ca) = (listener.protocol(), self.ca());
             let module = "org.apache.kafka.common.security.scram.ScramLoginModule required";
             let client = format!(
-                "security.protocol={protocol}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
+                "security.protocol={protocol}\n\
+                 ssl.truststore.type=PEM\n\
+                 ssl.truststore.location={}\n\
                  sasl.mechanism={mechanism}\n\
-                 sasl.jaas.config={module} username=\"{USER}\" password=\"{password}\";\n",
+                 sasl.jaas.config={module} username=\"{user}\" password=\"{password}\";\n",
                 ca.display()
             );
             self.kafka.admits(&self.address(listener), &client)

@@ -32,11 +32,22 @@ impl Outcome {
     /// Compares what kcat reads with what was written: so many lines of each file,
     /// the first of which may have been deleted.
     pub fn of(topic: &Topic, written: &[usize], deleted: &[usize]) -> Outcome {
+        let partitions = topic.partitions().into_values();
+        let lines = |values: Vec<Vec<u8>>| values.iter().map(|value| parse(value)).collect();
+        Outcome::of_lines(partitions.map(lines), written, deleted)
+    }
+
+    /// Files and numbers of the lines in each partition.
+    fn of_lines(
+        partitions: impl Iterator<Item = Vec<(usize, usize)>>,
+        written: &[usize],
+        deleted: &[usize],
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let mut seen = vec![BTreeSet::new(); FILES];
-        for values in topic.partitions().values() {
+        for lines in partitions {
             let mut last = [None; FILES];
-            for (file, number) in values.iter().map(|value| parse(value)) {
+            for (file, number) in lines {
                 if !seen[file].insert(number) {
                     outcome.repeated += 1;
                 } else if last[file] > Some(number) {
@@ -57,9 +68,9 @@ impl Outcome {
         outcome
     }
 
-    /// Writes nodes' numbers for their addresses in the messages, so that those of
-    /// different rounds can be counted together.
-    pub fn addresses_masked(&mut self, addresses: &str, topic: &str) {
+    /// Takes names and ports out of the messages, so that those of different rounds can
+    /// be counted together.
+    pub fn mask(&mut self, addresses: &str, topic: &str) {
         for message in &mut self.messages {
             *message = message.replace(topic, "TOPIC");
             for address in addresses.split(',') {
@@ -162,4 +173,21 @@ fn print_messages(fault: Fault, outcomes: &[Outcome]) {
     for (message, count) in counts {
         println!("{count:>5}x {message}");
     }
+}
+
+#[test]
+fn a_line_is_counted_as_missing_repeated_misordered_or_deleted() {
+    let file = |file: usize, numbers: &[usize]| -> Vec<(usize, usize)> {
+        numbers.iter().map(|&number| (file, number)).collect()
+    };
+    let partitions = [
+        file(0, &[2, 3, 3, 5, 4, 7]),
+        // Of two files in one partition, and of one file in two.
+        [file(1, &[0, 1]), file(0, &[6]), file(1, &[2])].concat(),
+    ];
+    let written = [8, 4, 0, 0];
+    let outcome = Outcome::of_lines(partitions.into_iter(), &written, &[1, 0, 0, 0]);
+    assert_eq!((outcome.lines, outcome.deleted), (12, 1));
+    assert_eq!(outcome.missing, 2, "1 of the first file, 3 of the second");
+    assert_eq!((outcome.repeated, outcome.misordered), (1, 1));
 }

@@ -138,7 +138,7 @@ impl<'a> Scene<'a> {
             messages: messages(&ended.stderr[self.said..]),
             ..Outcome::of(&self.topic, &self.writer.written(), &struck.deleted)
         };
-        outcome.addresses_masked(&self.kafka.addresses(), self.topic.name.as_str());
+        outcome.mask(&self.kafka.addresses(), &self.topic.name);
         drop(self.world);
         outcome
     }

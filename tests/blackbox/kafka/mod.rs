@@ -85,9 +85,10 @@ impl Kafka {
             if (0..count).all(|node| kafka.is_ready_in_time(node)) {
                 return kafka;
             }
-            if !kafka.logs().contains("Address already in use") {
-                panic!("Kafka did not come up:\n{}", kafka.logs());
-            }
+            let ports_taken = kafka
+                .jvms()
+                .any(|jvm| jvm.log().contains("Address already in use"));
+            assert!(ports_taken, "Kafka did not come up:\n{}", kafka.logs());
         }
         panic!("somebody else took every port that was tried");
     }
@@ -253,9 +254,12 @@ impl Kafka {
 
     /// What the servers said, the end of it.
     pub fn logs(&self) -> String {
-        let jvms = self.zookeeper.iter();
-        let jvms = jvms.chain(self.nodes.iter().map(|node| &node.jvm));
-        jvms.map(Jvm::log_end).collect()
+        self.jvms().map(Jvm::log_end).collect()
+    }
+
+    fn jvms(&self) -> impl Iterator<Item = &Jvm> {
+        let nodes = self.nodes.iter().map(|node| &node.jvm);
+        self.zookeeper.iter().chain(nodes)
     }
 
     /// Whether Kafka's own client gets in at an address with these properties, and
