@@ -259,11 +259,10 @@ impl KafkaSender {
     fn settle(&mut self, now: Instant) {
         while let Some(outcome) = self.producer.next_outcome() {
             match outcome {
-                Outcome::Acked { topic, receipt } => {
+                Outcome::Acked { receipt, .. } => {
                     for claim in receipt.claims {
                         claim.ack();
                     }
-                    self.acknowledged(topic);
                 }
                 Outcome::Returned {
                     topic,
@@ -286,13 +285,6 @@ impl KafkaSender {
         }
         while let Some(notice) = self.producer.next_notice() {
             tell(&self.notices, &notice);
-        }
-    }
-
-    fn acknowledged(&mut self, topic: TopicId) {
-        let name = self.producer.topic_name(topic);
-        if self.notices.is_over(&format!("retry {name}")) {
-            log::info!("produce works again topic={name}");
         }
     }
 
@@ -397,12 +389,18 @@ fn tell(notices: &Notices, notice: &Notice) {
         Notice::Retried {
             topic,
             partition,
+            broker,
             code,
         } => {
-            if notices.is_news(&format!("retry {topic}"), &code.to_string()) {
+            if notices.is_news_of_part(&format!("retry {topic}"), *partition, &code.to_string()) {
                 log::warn!(
-                    "produce failed, trying again topic={topic} partition={partition} error={code}"
+                    "produce failed, trying again topic={topic} partition={partition} broker={broker} error={code}"
                 );
+            }
+        }
+        Notice::Accepted { topic, partition } => {
+            if notices.is_over_for_part(&format!("retry {topic}"), *partition) {
+                log::info!("produce works again topic={topic}");
             }
         }
     }

@@ -329,6 +329,75 @@ fn many_batches_in_flight_keep_their_order_through_lost_connections() {
     }
 }
 
+/// Files enough for every partition of [`two_nodes`] to get some.
+const FILES: usize = 16;
+
+/// Two nodes and a partition on each.
+fn two_nodes() -> Broker {
+    let broker = Broker::builder().nodes(2).partitions(2).start();
+    broker.create_topic(TOPIC, 2);
+    broker
+}
+
+/// A line into each of many files, so that both partitions get some.
+fn write_one_each(world: &World, round: usize) {
+    for n in 0..FILES {
+        world
+            .log(format!("{n}.log"))
+            .write([format!("{n} {round}")]);
+    }
+}
+
+/// What it said of Produce that fails, and of the end of that.
+fn told_of_produce(stderr: &str) -> Vec<&str> {
+    let about = |line: &&str| {
+        line.contains("produce failed, trying again") || line.contains("produce works again")
+    };
+    stderr.lines().filter(about).collect()
+}
+
+/// While two partitions failed with different errors, or one failed and another did
+/// not, every attempt was taken for news: a warning a second for as long as it lasted.
+#[test]
+fn that_produce_fails_is_told_once_an_error_and_so_is_its_end() {
+    for errors in [&[19, 7][..], &[19]] {
+        let (broker, world) = (two_nodes(), World::new());
+        for (&error, node) in errors.iter().zip(1..) {
+            let fault = Fault::of(Misdeed::Error(error)).node(node);
+            broker.fault(fault.on(ApiKey::Produce));
+        }
+        write_one_each(&world, 0);
+        let logs: Vec<Log> = (0..FILES).map(|n| world.log(format!("{n}.log"))).collect();
+        let shipper = tail(&world, &logs.iter().collect::<Vec<_>>(), &broker).start();
+        let mut rounds = 1;
+        while broker.faults_fired() < 6 {
+            // What goes to the other node is acknowledged meanwhile.
+            write_one_each(&world, rounds);
+            rounds += 1;
+            thread::sleep(Duration::from_millis(100));
+        }
+        let said = shipper.stderr();
+        let told = told_of_produce(&said);
+        assert_eq!(told.len(), errors.len(), "{said}");
+        for (error, node) in errors.iter().zip(1..) {
+            let place = format!("partition={} broker={}", node - 1, broker.address(node));
+            let names = |line: &&str| line.contains(&place) && line.contains(&format!("({error})"));
+            assert!(told.iter().any(names), "{said}");
+        }
+
+        broker.clear_faults();
+        records(&broker, FILES * rounds);
+        shipper.says("produce works again");
+        let ended = shipper.stop().exits(0);
+        assert_eq!(
+            told_of_produce(&ended.stderr).len(),
+            errors.len() + 1,
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
 /// When broker and client disagree about sequences beyond repair, the lines are
 /// still in the file: they are read again under a new producer id.
 #[test]

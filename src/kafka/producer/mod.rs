@@ -159,8 +159,17 @@ pub enum Notice {
         topic: String,
         /// Partition index.
         partition: i32,
-        /// What the broker answered.
+        /// The broker that answered.
+        broker: Address,
+        /// What it answered.
         code: ErrorCode,
+    },
+    /// A partition takes batches after [`Notice::Retried`].
+    Accepted {
+        /// Topic name.
+        topic: String,
+        /// Partition index.
+        partition: i32,
     },
 }
 

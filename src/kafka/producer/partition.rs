@@ -47,6 +47,8 @@ pub(super) struct Partition<R> {
     pub(super) recovering: bool,
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
+    /// It was told that a batch is tried again, and not yet that one was accepted.
+    pub(super) retried: bool,
     /// It stands in `unsent`.
     pub(super) queued: bool,
     /// The topic was made again with fewer partitions.
@@ -84,6 +86,7 @@ impl<R> Default for Partition<R> {
             batches: VecDeque::new(),
             recovering: false,
             failures: 0,
+            retried: false,
             retry_at: None,
             queued: false,
             gone: false,
@@ -182,17 +185,24 @@ impl<R> Producer<R> {
                         && outcome.topic == self.topics[part.topic.0].name
                 })
                 .map(|outcome| outcome.code);
-            self.settle(part, code, now);
+            self.settle(part, code.map(|code| (address, code)), now);
         }
     }
 
-    /// One batch is no longer in flight: `None` when nobody knows what became of it.
-    pub(super) fn settle(&mut self, sent: &Sent, code: Option<ErrorCode>, now: Instant) {
+    /// One batch is no longer in flight: a broker's answer, or `None` when nobody
+    /// knows what became of it.
+    pub(super) fn settle(
+        &mut self,
+        sent: &Sent,
+        answer: Option<(&Address, ErrorCode)>,
+        now: Instant,
+    ) {
         let topic = &mut self.topics[sent.topic.0];
         let partition = &mut topic.partitions[sent.partition];
         let Some(at) = partition.batches.iter().position(|b| b.id == sent.batch) else {
             return;
         };
+        let code = answer.map(|(_, code)| code);
         let verdict = code.map_or(Verdict::Refresh, ErrorCode::verdict);
         if verdict == Verdict::Accepted {
             partition.batches[at].state = BatchState::Acked;
@@ -210,10 +220,12 @@ impl<R> Producer<R> {
         let echo = verdict == Verdict::NewProducer && !alone;
         partition.batches[at].poison = code.filter(|_| verdict == Verdict::Poison);
         partition.recovering = true;
-        if let Some(code) = code.filter(|_| !echo) {
+        if let Some((broker, code)) = answer.filter(|_| !echo) {
+            partition.retried = true;
             self.notices.push_back(Notice::Retried {
                 topic: topic.name.clone(),
                 partition: sent.partition as i32,
+                broker: broker.clone(),
                 code,
             });
         }
@@ -251,6 +263,12 @@ impl<R> Producer<R> {
         {
             partition.failures = 0;
             partition.retry_at = None;
+            if std::mem::take(&mut partition.retried) {
+                self.notices.push_back(Notice::Accepted {
+                    topic: topic.name.clone(),
+                    partition: index as i32,
+                });
+            }
             if std::mem::take(&mut topic.denied) {
                 topic.told = false;
                 self.notices
