@@ -580,6 +580,47 @@ fn a_topic_that_changes_while_the_file_sleeps_or_logship_does_goes_on() {
     assert_eq!(got, ["1 3", "2", "4 5"]);
 }
 
+/// What was on its way to the old topic came back when the file did not hold it any more:
+/// the account of the new topic was told of the truncation, the old one's was not, so that
+/// nobody said what was lost.
+#[test]
+fn what_a_truncation_takes_from_a_topic_of_before_is_told() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let to = |topic: &str| {
+        let mut config = to_broker(&broker, json!([source("*.log", topic)]));
+        config["shutdown_timeout"] = json!("300ms");
+        // Other producers: until the old ones are done, nothing is read.
+        config["kafka"]["linger"] = json!(if topic == "one" { "5ms" } else { "6ms" });
+        config
+    };
+    let shipper = world.run(&to("one")).start();
+    log.write(["first"]);
+    records(&broker, "one", 1);
+    broker.fault(Fault::of(Misdeed::Silence).on(ApiKey::Produce));
+    log.write(numbered(0..10));
+    broker.wait_for_requests(ApiKey::Produce, 2, DEADLINE);
+    let lost = (6, log.size());
+    reload(&world, &shipper, &to("two"));
+    log.truncate();
+    log.write(["of the next life"]);
+    world.status_until("the next life", |report| {
+        report.files.iter().any(|file| file.generation == 1)
+    });
+    let ended = shipper.stop().exits(0); // nothing waits any more
+    let losses: Vec<_> = ended
+        .losses()
+        .iter()
+        .map(|loss| (loss.from, loss.to))
+        .collect();
+    assert_eq!(losses, [lost], "{}", ended.stderr);
+    broker.clear_faults();
+    let shipper = world.run(&to("two")).start();
+    records(&broker, "two", 1);
+    shipper.stop().exits(0);
+    assert_eq!(values(&broker, "two"), ["of the next life"]);
+}
+
 /// The new one is written down before the old one is settled.
 #[test]
 fn a_kill_just_after_a_changed_topic_loses_nothing() {

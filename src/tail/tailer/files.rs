@@ -103,6 +103,11 @@ impl Tailer {
             };
             at += usize::from(open);
         }
+        for retired in &mut self.retired {
+            if !matches!(retired.was_rewritten(), Ok(false)) {
+                retired.give_up(LossReason::Truncated); // no topic of before gets it any more
+            }
+        }
     }
 
     /// Keeps what deleted files take of the disk within its bound: the oldest one is
@@ -396,6 +401,11 @@ impl Tailer {
         let old = generation.ledger().attend();
         self.remember_truncated(old.entry());
         let origin = old.origin();
+        // What came back for a topic of before can be read as little as the rest.
+        let of_it = |file: &&Generation| file.has(origin.device, origin.inode);
+        for retired in self.retired.iter().filter(of_it) {
+            retired.give_up(LossReason::Truncated);
+        }
         log::info!(
             "truncated or rewritten, reading from its start path={} inode={}",
             as_value(&origin.path),
