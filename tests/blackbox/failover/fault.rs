@@ -60,7 +60,7 @@ impl Fault {
     pub const QUICK: [Fault; 3] = [Fault::KillLeader, Fault::MoveLeaders, Fault::RecreateTopic];
 
     /// Lets it happen to a running scene, which has recovered when this returns.
-    pub fn strike(self, scene: &mut Scene) -> Struck {
+    pub fn strike(self, scene: &Scene) -> Struck {
         match self {
             Fault::Nothing => scene.recovers(Instant::now()),
             Fault::KillLeader => kill_leader(scene),
@@ -92,7 +92,7 @@ impl fmt::Display for Fault {
 }
 
 /// The others take over, so it counts from the kill.
-fn kill_leader(scene: &mut Scene) -> Struck {
+fn kill_leader(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     let leader = scene.leader();
     kafka.kill(leader);
@@ -102,7 +102,7 @@ fn kill_leader(scene: &mut Scene) -> Struck {
     struck
 }
 
-fn roll(scene: &mut Scene) -> Struck {
+fn roll(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     for id in kafka.ids() {
         kafka.stop(id);
@@ -112,7 +112,7 @@ fn roll(scene: &mut Scene) -> Struck {
     scene.recovers(Instant::now())
 }
 
-fn two_away(scene: &mut Scene) -> Struck {
+fn two_away(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     let ids = kafka.ids();
     let away = &ids[..2];
@@ -132,7 +132,7 @@ fn two_away(scene: &mut Scene) -> Struck {
     struck
 }
 
-fn too_few_replicas(scene: &mut Scene) -> Struck {
+fn too_few_replicas(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     kafka.alter_topic(scene.topic(), "min.insync.replicas", "3");
     let leader = scene.leader();
@@ -144,21 +144,21 @@ fn too_few_replicas(scene: &mut Scene) -> Struck {
     scene.recovers(Instant::now())
 }
 
-fn move_leaders(scene: &mut Scene) -> Struck {
+fn move_leaders(scene: &Scene) -> Struck {
     for _ in 0..3 {
         scene.kafka.move_leaders(scene.topic());
     }
     scene.recovers(Instant::now())
 }
 
-fn add_partitions(scene: &mut Scene) -> Struck {
+fn add_partitions(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     let count = kafka.partitions(scene.topic()).len();
     kafka.add_partitions(scene.topic(), i32::try_from(2 * count).unwrap());
     scene.recovers(Instant::now())
 }
 
-fn recreate_topic(scene: &mut Scene) -> Struck {
+fn recreate_topic(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     kafka.delete_topic(scene.topic());
     scene.says(&format!("topic '{}' does not take lines", scene.topic()));
@@ -171,7 +171,7 @@ fn recreate_topic(scene: &mut Scene) -> Struck {
     }
 }
 
-fn pause_leader(scene: &mut Scene) -> Struck {
+fn pause_leader(scene: &Scene) -> Struck {
     let kafka = scene.kafka;
     let leader = scene.leader();
     kafka.pause(leader);

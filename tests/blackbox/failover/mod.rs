@@ -26,8 +26,8 @@ fn no_fault_of_a_cluster_loses_repeats_or_misorders_a_line() {
     let mut table = Table::begin();
     for round in 1..=rounds {
         for &fault in faults {
-            let mut scene = Scene::begin(&kafka);
-            let struck = fault.strike(&mut scene);
+            let scene = Scene::begin(&kafka);
+            let struck = fault.strike(&scene);
             table.add(fault, round, scene.end(struck));
         }
     }

@@ -59,7 +59,7 @@ impl<'a> Scene<'a> {
             world,
             said: 0,
         };
-        scene.recovers(Instant::now());
+        scene.acknowledges(&[LINES; FILES]);
         thread::sleep(CALM);
         scene.watch.forget();
         scene.said = scene.shipper.stderr().len();
@@ -100,27 +100,28 @@ impl<'a> Scene<'a> {
     /// Waits until everything is acknowledged that was written by now, when the fault
     /// is over.
     #[track_caller]
-    pub fn recovers(&mut self, over: Instant) -> Struck {
-        let written = self.writer.written();
+    pub fn recovers(&self, over: Instant) -> Struck {
+        self.acknowledges(&self.writer.written());
+        Struck {
+            recovery: over.elapsed(),
+            deleted: vec![0; FILES],
+        }
+    }
+
+    /// Waits until so many lines of each file are acknowledged.
+    #[track_caller]
+    fn acknowledges(&self, lines: &[usize]) {
         let deadline = Instant::now() + DEADLINE;
-        while self
-            .acked()
-            .iter()
-            .zip(&written)
-            .any(|(acked, all)| acked < all)
-        {
+        let short = |acked: &[usize]| acked.iter().zip(lines).any(|(acked, all)| acked < all);
+        while short(&self.acked()) {
             assert!(
                 Instant::now() < deadline,
-                "{:?} of {written:?} lines are acknowledged\n{}\n{}",
+                "{:?} of {lines:?} lines are acknowledged\n{}\n{}",
                 self.acked(),
                 self.shipper.stderr(),
                 self.kafka.logs()
             );
             thread::sleep(LOOK_EVERY);
-        }
-        Struck {
-            recovery: over.elapsed(),
-            deleted: vec![0; FILES],
         }
     }
 
@@ -129,7 +130,7 @@ impl<'a> Scene<'a> {
     pub fn end(mut self, struck: Struck) -> Outcome {
         thread::sleep(CALM);
         self.writer.end();
-        self.recovers(Instant::now());
+        self.acknowledges(&self.writer.written());
         let longest_stall = self.watch.end();
         let ended = self.shipper.stop().exits(0);
         let mut outcome = Outcome {
