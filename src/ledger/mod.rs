@@ -277,6 +277,7 @@ impl Inner {
         *self.closed.entry(key.2).or_default() += Figures {
             known_bytes: figures.known_bytes - figures.waiting_bytes,
             waiting_bytes: 0,
+            under_way_bytes: 0,
             ..figures
         };
         entry.seen = now_seconds(); // it was in our hands
@@ -535,9 +536,21 @@ impl Ledger {
                 |then: Option<u64>| then.is_none() || created_ns.is_none() || then == created_ns;
             keys.extend(all.filter(|key| inner.created_ns(key).is_some_and(same)));
         }
+        let mut gone = Vec::new();
         for key in keys {
             let heir = (key.0, key.1, Arc::clone(topic));
-            if topics.contains(&key.2) || inner.knows(&heir) {
+            if topics.contains(&key.2) {
+                continue;
+            }
+            // A file that had the number before is gone, and does not keep it from this one.
+            let times = [
+                inner.created_ns(&heir).flatten(),
+                inner.created_ns(&key).flatten(),
+            ];
+            if matches!(times, [Some(then), Some(now)] if then != now) {
+                gone.extend(inner.forget(&heir));
+            }
+            if inner.knows(&heir) {
                 continue;
             }
             let entry = match inner.unattended(&key).cloned() {
@@ -554,6 +567,10 @@ impl Ledger {
                 inner.remember(entry);
                 self.changed();
             }
+        }
+        drop(inner);
+        for entry in gone.iter().filter(|entry| !entry.complete) {
+            self.lose(entry, LossReason::Gone);
         }
     }
 
@@ -742,6 +759,42 @@ mod tests {
         }
     }
 
+    /// The number of a rotated file was given away again, under the topic that a path has
+    /// now: that one stood in the way of the file that has the number, and what was
+    /// unread of it was never told.
+    #[test]
+    fn a_file_that_had_the_inode_before_keeps_no_position_from_its_heir() {
+        let of = |topic: &str| Arc::<str>::from(topic);
+        let known = |path: &str, topic: &str, created, position| Entry {
+            origin: Origin {
+                path: PathBuf::from(path),
+                real: None,
+                topic: of(topic),
+                device: 1,
+                inode: 2,
+                generation: 0,
+                created_ns: Some(created),
+            },
+            head: Mark::default(),
+            position,
+            beyond: Vec::new(),
+            window: Mark::default(),
+            size: 100,
+            seen: 0,
+            complete: false,
+            found_at: None,
+            ended: false,
+        };
+        let before = known("/a.log", "new", 7, 60);
+        let now = known("/b.log", "old", 8, 100);
+        let ledger = Ledger::remembering(vec![before, now]);
+        let path = Path::new("/b.log");
+        ledger.inherit(path, Some((1, 2, Some(8))), &of("new"), &[of("new")]);
+        let heir = ledger.recall(1, 2, &of("new"), path).unwrap().entry();
+        assert_eq!((heir.origin.created_ns, heir.position), (Some(8), 100));
+        assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
+    }
+
     /// Between its opening and its first line, an account of which nothing was on its way
     /// was closed by whoever asked for its inode, or swept: what its tailer shipped from
     /// then on was written down nowhere, and came twice after the next start.
@@ -772,5 +825,34 @@ mod tests {
         account.claim(0, 10, 1, Mark::default()).hand_on();
         Claim::new(Arc::clone(&account), (0, 10), 1, 0).ack();
         assert_eq!(ledger.entries()[0].position, 10);
+    }
+
+    /// What came back waits in the file; nothing is on its way. A stop said that nothing
+    /// was left, and that something was.
+    #[test]
+    fn a_closed_account_has_nothing_on_its_way() {
+        let ledger = Ledger::default();
+        let topic = Arc::<str>::from("t");
+        let origin = Origin {
+            path: PathBuf::from("/app.log"),
+            real: None,
+            topic: Arc::clone(&topic),
+            device: 1,
+            inode: 2,
+            generation: 0,
+            created_ns: None,
+        };
+        let flow = ledger.flow("host", &origin.path, &topic);
+        let account = FileLedger::new(origin, flow, 0, Mark::default(), Mark::default());
+        let account = ledger.open(account);
+        account.saw(10);
+        account.claim(0, 10, 1, Mark::default()).hand_on();
+        drop(Claim::new(Arc::clone(&account), (0, 10), 1, 0)); // given back
+        assert_eq!(ledger.figures().under_way_bytes, 10);
+        let file = Arc::clone(&account);
+        drop(account);
+        ledger.close(&file, Keep::Position);
+        let figures = ledger.figures();
+        assert_eq!((figures.waiting_bytes, figures.under_way_bytes), (0, 0));
     }
 }

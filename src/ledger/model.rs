@@ -503,6 +503,7 @@ impl Model {
         self.closed += Figures {
             known_bytes: figures.known_bytes - figures.waiting_bytes,
             waiting_bytes: 0,
+            under_way_bytes: 0,
             ..figures
         };
     }
