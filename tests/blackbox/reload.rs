@@ -580,6 +580,39 @@ fn a_topic_that_changes_while_the_file_sleeps_or_logship_does_goes_on() {
     assert_eq!(got, ["1 3", "2", "4 5"]);
 }
 
+/// Where the link led was asked anew for the account of the new topic, when it led
+/// elsewhere by then: the file was not found after the next start.
+#[test]
+fn a_topic_that_changes_after_a_link_was_pointed_elsewhere_forgets_no_target() {
+    let (broker, world) = (Broker::start(), World::new());
+    world.dir("old");
+    world.dir("new");
+    let mut target = world.log("old/1.txt");
+    let (mut link, mut next) = (world.later("app.log"), world.log("new/2.txt"));
+    link.point_at(&target);
+    let to = |topic: &str| to_broker(&broker, json!([source("app.log", topic)]));
+    let shipper = world.run(&to("one")).start();
+    target.write(["one"]);
+    records(&broker, "one", 1);
+    link.point_at(&next);
+    next.write(["two"]);
+    records(&broker, "one", 2);
+    reload(&world, &shipper, &to("new"));
+    world.status_until("the new topic for both", |report| {
+        let new = report.files.iter().filter(|file| file.topic == "new");
+        new.count() == 2
+    });
+    shipper.stop().exits(0);
+    target.write(["late"]);
+    next.write(["three"]);
+    let shipper = world.run(&to("new")).start();
+    records(&broker, "new", 2);
+    shipper.stop().exits(0);
+    let mut new = values(&broker, "new");
+    new.sort_unstable();
+    assert_eq!(new, ["late", "three"]);
+}
+
 /// What was on its way to the old topic came back when the file did not hold it any more:
 /// the account of the new topic was told of the truncation, the old one's was not, so that
 /// nobody said what was lost.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 
-use crate::ledger::{Attendance, Entry, FileLedger, Flow, Keep, LossReason, Mark};
+use crate::ledger::{Attendance, Entry, FileLedger, Flow, Keep, LossReason, Mark, Origin};
 use crate::queue::Queue;
 use crate::text::{as_value, shown};
 use crate::thread::{Stop, fault_point};
@@ -373,8 +373,12 @@ impl Tailer {
                 Err(_) => return Ok(None),
             },
         };
-        let inode = (origin.device, origin.inode, origin.created_ns);
-        let origin = self.origin(inode, origin.generation);
+        // Where it is stays as it is known: a link may lead elsewhere by now.
+        let topic = Arc::clone(&self.target.job.topic);
+        let origin = Origin {
+            topic,
+            ..origin.clone()
+        };
         let flow = Arc::clone(&self.flow);
         let account = FileLedger::following(old.ledger(), origin, flow, old.window());
         let job = Arc::clone(&self.target.job);
