@@ -15,7 +15,7 @@ use crate::config::{
     FileConfig, Mistake, Remote, Sink, etcd, read_value, show_duration, show_size,
 };
 use crate::exit::Exit;
-use crate::kafka;
+use crate::kafka::{self, Kind};
 use crate::record::{Format, Partitioning};
 use crate::tail::{Discovery, ReadFrom, Registry, Source, WhenFull, check_path};
 use crate::text::shown;
@@ -358,8 +358,12 @@ fn sink(config: &FileConfig) -> String {
     };
     let brokers: Vec<String> = options.bootstrap.iter().map(ToString::to_string).collect();
     let send = &pool.send;
+    let client = match options.client {
+        Kind::Legacy => "legacy client, ",
+        Kind::Auto | Kind::Modern => "",
+    };
     format!(
-        "to Kafka at {} ({}, linger {}, {})",
+        "to Kafka at {} ({client}{}, linger {}, {})",
         brokers.join(", "),
         format!("{:?}", send.compression).to_lowercase(),
         show_duration(send.linger),

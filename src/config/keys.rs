@@ -173,6 +173,16 @@ pub const KEYS: &[Key] = &[
         "Where to ask for the cluster: HOST:PORT, at least one; the other brokers are found through them. A string may hold several, separated by commas.",
     ),
     key(
+        "kafka.client",
+        TEXT,
+        r#""auto""#,
+        r#""legacy""#,
+        "Which client writes to the brokers. \"modern\" is logship's own, for Kafka 0.11 and newer: idempotent, so that no line comes twice. \"legacy\" is for brokers \
+         from 0.8.2 to 3.9: lines are sent until they are acknowledged and keep their order, but after a lost connection some may come twice, and there are no headers, \
+         no times of records, no lz4, no zstd, neither TLS nor SASL. \"auto\" is modern, and changes to legacy where a broker says that it is older than 0.11: lz4 and zstd then \
+         become snappy, and headers are left away. A broker before 0.10 cannot say so but hangs up: set \"legacy\" for it.",
+    ),
+    key(
         "kafka.client_id",
         TEXT,
         r#""logship""#,
@@ -191,7 +201,7 @@ pub const KEYS: &[Key] = &[
         TEXT,
         r#""lz4""#,
         r#""zstd""#,
-        "The codec of batches: \"none\", \"gzip\", \"snappy\", \"lz4\" or \"zstd\".",
+        "The codec of batches: \"none\", \"gzip\", \"snappy\", \"lz4\" or \"zstd\". With the legacy client \"snappy\" by default, and neither lz4 nor zstd.",
     ),
     key(
         "kafka.compression_level",

@@ -5,6 +5,7 @@
 
 use std::mem;
 
+use super::client::Records;
 use super::codec::{Compression, Compressor};
 use super::headers::EncodedHeaders;
 
@@ -224,6 +225,34 @@ impl BatchBuilder {
             self.max_timestamp_ms.to_be_bytes(),
         );
         put(batch, field::RECORDS_COUNT, records.to_be_bytes());
+    }
+}
+
+impl Records for BatchBuilder {
+    #[inline]
+    fn push(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: EncodedHeaders,
+    ) -> bool {
+        self.push_with_headers(timestamp_ms, key, value, headers)
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    #[inline]
+    fn records(&self) -> u32 {
+        self.records()
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.bytes()
     }
 }
 

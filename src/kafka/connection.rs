@@ -131,7 +131,7 @@ impl Drop for Connection {
 }
 
 /// The one place of the client that makes threads.
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
@@ -158,7 +158,7 @@ struct Standing {
 }
 
 /// Where a problem was, and which.
-type Problem = (Stage, Cause);
+pub(super) type Problem = (Stage, Cause);
 
 impl Worker {
     fn run(self, queue: &Receiver<Frame>) {
@@ -209,7 +209,7 @@ impl Worker {
     }
 
     fn connect(&self) -> Result<Ready, Problem> {
-        let socket = self.open_tcp()?;
+        let socket = open_tcp(&self.address, self.dial.connect_timeout)?;
         let timeout = Some(self.dial.handshake_timeout);
         let prepared = socket
             .set_nodelay(true)
@@ -234,25 +234,6 @@ impl Worker {
             versions,
             login,
         })
-    }
-
-    fn open_tcp(&self) -> Result<TcpStream, Problem> {
-        let (host, port) = (self.address.host(), self.address.port());
-        let addresses = (host, port)
-            .to_socket_addrs()
-            .map_err(|error| (Stage::Dns, Cause::Io(error)))?;
-        let timeout = self.dial.connect_timeout;
-        let mut cause = (Stage::Dns, Cause::NoAddress);
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => return Ok(stream),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    cause = (Stage::Tcp, Cause::Silence(timeout));
-                }
-                Err(error) => cause = (Stage::Tcp, Cause::Io(error)),
-            }
-        }
-        Err(cause)
     }
 
     fn secure(&self, socket: TcpStream) -> Result<Transport, Cause> {
@@ -314,6 +295,24 @@ impl Worker {
             other => other,
         }
     }
+}
+
+/// Opens a TCP connection; each address of the host may take `timeout`.
+pub(super) fn open_tcp(address: &Address, timeout: Duration) -> Result<TcpStream, Problem> {
+    let addresses = (address.host(), address.port())
+        .to_socket_addrs()
+        .map_err(|error| (Stage::Dns, Cause::Io(error)))?;
+    let mut problem = (Stage::Dns, Cause::NoAddress);
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                problem = (Stage::Tcp, Cause::Silence(timeout));
+            }
+            Err(error) => problem = (Stage::Tcp, Cause::Io(error)),
+        }
+    }
+    Err(problem)
 }
 
 impl Standing {
@@ -487,7 +486,7 @@ fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>, Cause> {
 }
 
 /// What an error of the socket, or of TLS in its place, means.
-fn hung_up(error: io::Error) -> Cause {
+pub(super) fn hung_up(error: io::Error) -> Cause {
     let tls = error.get_ref().and_then(|error| error.downcast_ref());
     if let Some(error) = tls {
         return Cause::Tls(rustls::Error::clone(error));

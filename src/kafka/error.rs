@@ -135,6 +135,8 @@ pub enum Stage {
     Sasl,
     /// Serving requests.
     Serving,
+    /// Serving requests of the legacy client.
+    Legacy,
 }
 
 impl Stage {
@@ -146,7 +148,7 @@ impl Stage {
             Stage::Tls => "tls",
             Stage::Handshake => "handshake",
             Stage::Sasl => "sasl",
-            Stage::Serving => "request",
+            Stage::Serving | Stage::Legacy => "request",
         }
     }
 }
@@ -160,6 +162,7 @@ impl fmt::Display for Stage {
             Stage::Handshake => "Kafka handshake",
             Stage::Sasl => "SASL login",
             Stage::Serving => "request",
+            Stage::Legacy => "request of the legacy client",
         })
     }
 }
@@ -200,6 +203,9 @@ pub enum Cause {
     Mechanism(&'static str, Vec<String>),
     /// The broker is older or newer than what this client speaks.
     Version(String),
+    /// The broker is older than Kafka 0.11, where record batches began (KIP-98): it knows
+    /// Produce up to this version.
+    NoRecordBatches(i16),
 }
 
 impl ConnectionError {
@@ -218,6 +224,11 @@ impl ConnectionError {
         )
     }
 
+    /// True when only the legacy client can write to this broker.
+    pub fn wants_legacy(&self) -> bool {
+        matches!(self.cause, Cause::NoRecordBatches(_))
+    }
+
     /// What the reader of the message can change.
     pub fn hint(&self) -> &'static str {
         match (self.stage, &self.cause) {
@@ -231,8 +242,14 @@ impl ConnectionError {
             }
             (Stage::Tls, _) => "check that this port is a Kafka listener with TLS",
             (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
+            (Stage::Handshake, Cause::NoRecordBatches(_)) => {
+                "set kafka.client to \"legacy\", which knows neither TLS nor SASL"
+            }
             (Stage::Handshake, Cause::HungUp) => {
-                "check that this port is a Kafka listener; one with TLS needs kafka.tls"
+                "check that this port is a Kafka listener; one with TLS needs kafka.tls, a broker before 0.10 needs kafka.client: \"legacy\""
+            }
+            (Stage::Handshake, Cause::Silence(_)) => {
+                "check that this port is a Kafka listener; a broker before 0.10 needs kafka.client: \"legacy\""
             }
             (Stage::Handshake, _) => "check that this port is a Kafka listener",
             (_, Cause::Mechanism(..)) => {
@@ -246,7 +263,10 @@ impl ConnectionError {
             (Stage::Serving, Cause::HungUp) => {
                 "see the broker's log; a listener with SASL hangs up on who does not log in"
             }
-            (Stage::Serving, _) => "check the broker's log",
+            (Stage::Legacy, Cause::HungUp) => {
+                "see the broker's log; Kafka 4, and listeners with TLS or SASL, hang up on the legacy client"
+            }
+            (Stage::Serving | Stage::Legacy, _) => "check the broker's log",
         }
     }
 }
@@ -265,6 +285,10 @@ impl fmt::Display for Cause {
             Cause::Silence(waited) => write!(f, "no answer within {} ms", waited.as_millis()),
             Cause::HungUp => f.write_str("the broker closed the connection"),
             Cause::Protocol(what) | Cause::Version(what) | Cause::Login(what) => f.write_str(what),
+            Cause::NoRecordBatches(newest) => write!(
+                f,
+                "the broker is older than Kafka 0.11: it knows Produce up to version {newest}"
+            ),
             Cause::SpeaksTls => f.write_str("the broker speaks TLS"),
             Cause::NoLogin => f.write_str("this listener knows no login"),
             Cause::Tls(error) => write!(f, "{error}"),

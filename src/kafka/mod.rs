@@ -4,15 +4,18 @@
 //! lines. It does not consume and does not speak transactions.
 //!
 //! A [`BatchBuilder`] encodes records, a [`Producer`] carries the batches to the
-//! leaders of their partitions and says what became of them.
+//! leaders of their partitions and says what became of them. For brokers that know no
+//! record batches yet there is [`Legacy`], another [`Client`].
 
 mod address;
 mod answer;
 mod batch;
+mod client;
 mod codec;
 mod connection;
 mod error;
 mod headers;
+mod legacy;
 mod probe;
 mod producer;
 mod sasl;
@@ -23,10 +26,12 @@ mod wire;
 
 pub use address::{Address, AddressError};
 pub use batch::{BatchBuilder, ProducerId, next_sequence};
+pub use client::{Client, Kind, Records};
 pub use codec::Compression;
 pub use connection::Event;
 pub use error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 pub use headers::{EncodedHeaders, Headers};
+pub use legacy::{Legacy, MessageBuilder};
 pub use probe::{Check, probe};
 pub use producer::{Notice, Options, Outcome, Producer, TopicId};
 pub use sasl::{Login, Sasl, ScramHash, Secret};

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::address::Address;
+use super::client::Kind;
 use super::connection::{Connection, ConnectionId, Dial, Event};
 use super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
+use super::legacy;
 use super::producer::Options;
 use super::sasl::Sasl;
 use super::wire::{self, ClusterMetadata, Frame, TopicMetadata, Versions};
@@ -41,6 +43,9 @@ pub struct Check {
 /// It takes ten seconds for the brokers that are named and as long again for
 /// those that are advertised, at most.
 pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
+    if options.client == Kind::Legacy {
+        return legacy::probe(options, topics);
+    }
     let mut probe = Probe {
         options,
         topics,
@@ -53,7 +58,12 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
         probe.add(address, None);
     }
     probe.run();
-    probe.checks()
+    let is_old = probe.peers.iter().any(|peer| peer.is_old);
+    let mut checks = probe.checks();
+    if is_old {
+        checks.extend(legacy::probe(options, topics));
+    }
+    checks
 }
 
 struct Probe<'a> {
@@ -83,6 +93,8 @@ struct Peer {
     /// When the producer id is asked for again.
     retry_at: Option<Instant>,
     checks: Vec<Check>,
+    /// The legacy client takes it.
+    is_old: bool,
 }
 
 /// What a broker was asked last.
@@ -124,6 +136,7 @@ impl Probe<'_> {
             deadline: Instant::now() + BROKER_MAX,
             retry_at: None,
             checks: Vec::new(),
+            is_old: false,
         });
     }
 
@@ -154,7 +167,10 @@ impl Probe<'_> {
                     self.peers[id as usize].fails(&cause.to_string(), "is this a Kafka broker?");
                 }
             }
-            Event::Down(id, error) => self.peers[id as usize].down(&error),
+            Event::Down(id, error) => {
+                let may_be_legacy = self.options.may_be_legacy();
+                self.peers[id as usize].down(&error, may_be_legacy);
+            }
         }
     }
 
@@ -320,8 +336,14 @@ impl Peer {
         }
     }
 
-    fn down(&mut self, error: &ConnectionError) {
-        if self.waiting == Waiting::Connection {
+    fn down(&mut self, error: &ConnectionError, may_be_legacy: bool) {
+        if error.wants_legacy() && may_be_legacy {
+            self.reached(error.stage);
+            let detail = format!("{}: the legacy client is taken", error.cause);
+            self.passes(&error.stage.to_string(), detail);
+            self.waiting = Waiting::Nothing;
+            self.is_old = true;
+        } else if self.waiting == Waiting::Connection {
             self.reached(error.stage);
             let hint = match self.told_by.is_some() && error.stage != Stage::Handshake {
                 true => {

@@ -423,10 +423,14 @@ pub fn api_versions_response(answer: &[u8], version: i16) -> Result<Option<Versi
             answer.skip_tags()?;
         }
     }
+    let offer_of = |api: ApiKey| offered.iter().find(|(key, ..)| *key == api as i16);
+    if let Some((_, _, newest)) = offer_of(ApiKey::Produce)
+        && *newest < PRODUCE.0
+    {
+        return Err(Cause::NoRecordBatches(*newest));
+    }
     let shared = |api: ApiKey, ours: (i16, i16)| {
-        offered
-            .iter()
-            .find(|(key, ..)| *key == api as i16)
+        offer_of(api)
             .filter(|(_, min, max)| *min <= ours.1 && *max >= ours.0)
             .map(|(_, _, max)| ours.1.min(*max))
             .ok_or_else(|| {
@@ -796,7 +800,7 @@ mod tests {
         response.encode(&mut answer, 0).unwrap();
         assert!(matches!(
             api_versions_response(&answer, 0),
-            Err(Cause::Version(_))
+            Err(Cause::NoRecordBatches(2)) // Kafka 0.10
         ));
         assert!(matches!(
             api_versions_response(b"HTTP/1.1 400 Bad Request", 3),

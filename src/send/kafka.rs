@@ -2,8 +2,8 @@
 //! the acknowledgements home.
 //!
 //! It holds no line that the ledger does not know to be on its way. How batches
-//! reach a broker is `crate::kafka`'s business; which lines go into them, and
-//! when, is decided here.
+//! reach a broker is `crate::kafka`'s business, which has two clients for that; which
+//! lines go into them, and when, is decided here and is the same with both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use crate::kafka::{self, BatchBuilder, Event, Notice, Outcome, Producer, TopicId};
+use crate::kafka::{
+    self, BatchBuilder, Client, Kind, Legacy, MessageBuilder, Notice, Outcome, Producer, Records,
+    TopicId,
+};
 use crate::queue::Chunk;
 use crate::record::Partitioning;
 use crate::text::as_value;
@@ -33,17 +36,26 @@ type LaneKey = (TopicId, Place);
 /// One producer of the pool.
 pub struct KafkaSender {
     options: Options,
-    producer: Producer<Receipt>,
-    encoder: Encoder,
-    builder: BatchBuilder,
-    lanes: HashMap<LaneKey, Lane>,
-    /// Topics that take less than a whole batch: what was learned from refusals.
-    batch_limits: HashMap<TopicId, usize>,
-    /// The partition after the last one used, of topics that are spread.
-    spread_next: HashMap<TopicId, usize>,
+    kafka: kafka::Options,
+    stats: Arc<kafka::Stats>,
+    told: Told,
+    topics: Vec<Arc<str>>,
+}
+
+/// Who hears of what went wrong.
+#[derive(Clone)]
+struct Told {
     notices: Arc<Notices>,
     dead_letters: Option<Arc<DeadLetters>>,
-    draining: bool,
+}
+
+/// Why sending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything is settled, or a stop was requested.
+    Done,
+    /// A broker is too old for this client, and the other one may be taken.
+    BrokerIsOld,
 }
 
 impl KafkaSender {
@@ -57,33 +69,102 @@ impl KafkaSender {
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> KafkaSender {
         KafkaSender {
-            builder: BatchBuilder::new(options.batch_bytes_max, options.compression)
-                .at_level(options.compression_level),
-            encoder: Encoder::new(Arc::clone(&options.host)),
-            producer: Producer::new(kafka, stats),
             options,
-            lanes: HashMap::new(),
-            batch_limits: HashMap::new(),
-            spread_next: HashMap::new(),
-            notices,
-            dead_letters,
-            draining: false,
+            kafka,
+            stats,
+            told: Told {
+                notices,
+                dead_letters,
+            },
+            topics: Vec::new(),
         }
     }
 
     /// Gets ready for a topic before its first line: connects, asks for its
     /// partitions, and tells if that does not work.
-    pub fn expect(&mut self, topic: &str) {
-        self.producer.topic(topic, Instant::now());
+    pub fn expect(&mut self, topic: &Arc<str>) {
+        self.topics.push(Arc::clone(topic));
     }
 
     /// Runs until the queue is closed and everything in it is settled, or until
     /// a stop is requested: then what is not settled goes back to the ledger.
-    pub fn run(mut self, mut chunks: Receiver<Chunk>, stop: &Stop) {
-        let events = self.producer.events();
+    ///
+    /// A broker that is too old for our own client hands over to the legacy one. What
+    /// the first one held goes back to the ledger, as at its end.
+    pub fn run(self, chunks: &Receiver<Chunk>, stop: &Stop) {
+        if self.kafka.client != Kind::Legacy && self.modern().run(chunks.clone(), stop) == End::Done
+        {
+            return;
+        }
+        self.legacy().run(chunks.clone(), stop);
+    }
+
+    fn modern(&self) -> Shipper<Producer<Receipt>> {
+        let batch = BatchBuilder::new(self.options.batch_bytes_max, self.options.compression)
+            .at_level(self.options.compression_level);
+        let client = Producer::new(self.kafka.clone(), Arc::clone(&self.stats));
+        self.shipper(client, batch, self.kafka.may_be_legacy())
+    }
+
+    fn legacy(&self) -> Shipper<Legacy<Receipt>> {
+        let batch = MessageBuilder::new(self.options.batch_bytes_max);
+        let (kafka, stats) = (self.kafka.clone(), Arc::clone(&self.stats));
+        let client = Legacy::new(kafka, self.options.compression, stats);
+        self.shipper(client, batch, false)
+    }
+
+    fn shipper<C: Client<Receipt>>(
+        &self,
+        mut client: C,
+        batch: C::Batch,
+        may_change: bool,
+    ) -> Shipper<C> {
+        for topic in &self.topics {
+            client.topic(topic, Instant::now());
+        }
+        Shipper {
+            encoder: Encoder::new(Arc::clone(&self.options.host)),
+            options: self.options.clone(),
+            client,
+            batch,
+            may_change,
+            lanes: HashMap::new(),
+            batch_limits: HashMap::new(),
+            spread_next: HashMap::new(),
+            told: self.told.clone(),
+            draining: false,
+            end: End::Done,
+        }
+    }
+}
+
+/// Sends through one client.
+struct Shipper<C: Client<Receipt>> {
+    options: Options,
+    client: C,
+    encoder: Encoder,
+    batch: C::Batch,
+    /// The other client may be taken, should a broker ask for it.
+    may_change: bool,
+    lanes: HashMap<LaneKey, Lane>,
+    /// Topics that take less than a whole batch: what was learned from refusals.
+    batch_limits: HashMap<TopicId, usize>,
+    /// The partition after the last one used, of topics that are spread.
+    spread_next: HashMap<TopicId, usize>,
+    told: Told,
+    draining: bool,
+    end: End,
+}
+
+impl<C: Client<Receipt>> Shipper<C> {
+    fn run(mut self, mut chunks: Receiver<Chunk>, stop: &Stop) -> End {
+        let events = self.client.events();
         while !(self.draining && self.is_done()) {
             fault_point("send");
             let wake = self.pump(Instant::now());
+            if self.end != End::Done {
+                break;
+            }
             let pause = wake.saturating_duration_since(Instant::now());
             select! {
                 recv(chunks) -> chunk => match chunk {
@@ -94,7 +175,7 @@ impl KafkaSender {
                     }
                 },
                 recv(events) -> event => self.hear(event.ok()),
-                recv(stop.signal()) -> _ => return,
+                recv(stop.signal()) -> _ => return End::Done,
                 default(pause) => {}
             }
             // Whatever else is there already belongs to the same round.
@@ -105,21 +186,22 @@ impl KafkaSender {
                 self.accept(chunk);
             }
         }
+        self.end
     }
 
     fn is_done(&self) -> bool {
-        self.lanes.values().all(Lane::is_empty) && !self.producer.is_busy()
+        self.lanes.values().all(Lane::is_empty) && !self.client.is_busy()
     }
 
-    fn hear(&mut self, event: Option<Event>) {
+    fn hear(&mut self, event: Option<C::Event>) {
         if let Some(event) = event {
-            self.producer.handle(event, Instant::now());
+            self.client.handle(event, Instant::now());
         }
     }
 
     fn accept(&mut self, chunk: Chunk) {
         let now = Instant::now();
-        let topic = self.producer.topic(&chunk.file.origin().topic, now);
+        let topic = self.client.topic(&chunk.file.origin().topic, now);
         // Behind what waits to be placed, even if partitions have come to be
         // known meanwhile: it must not overtake.
         let unplaced = self.lanes.contains_key(&(topic, Place::Unknown));
@@ -135,7 +217,7 @@ impl KafkaSender {
 
     /// Where a chunk goes, as far as the topic's partitions are known.
     fn place_of(&self, topic: TopicId, chunk: &Chunk) -> Place {
-        let count = self.producer.partitions(topic) as u64;
+        let count = self.client.partitions(topic) as u64;
         match chunk.shape.partitioning {
             Partitioning::Spread => Place::Any,
             Partitioning::File if count == 0 => Place::Unknown,
@@ -145,7 +227,7 @@ impl KafkaSender {
 
     /// Sends what is due. Returns when it wants to be called again.
     fn pump(&mut self, now: Instant) -> Instant {
-        self.producer.poll(now);
+        self.client.poll(now);
         self.settle(now);
         self.place(now);
         let keys: Vec<LaneKey> = self.lanes.keys().copied().collect();
@@ -156,7 +238,7 @@ impl KafkaSender {
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
-        let due = self.producer.poll(now);
+        let due = self.client.poll(now);
         self.settle(now);
         due.map_or(wake, |due| wake.min(due))
     }
@@ -165,7 +247,7 @@ impl KafkaSender {
     fn place(&mut self, now: Instant) {
         // Nowhere yet, or in a partition that is no more.
         let misplaced = |(topic, place): &&LaneKey| {
-            let count = self.producer.partitions(*topic);
+            let count = self.client.partitions(*topic);
             match *place {
                 Place::Unknown => count > 0,
                 Place::Any => false,
@@ -212,11 +294,11 @@ impl KafkaSender {
             if lane.is_empty() {
                 return None;
             }
-            let receipt = lane.fill(key.1, &mut self.encoder, &mut self.builder, limit);
-            if !self.builder.is_empty() {
-                self.producer
-                    .submit(key.0, partition, &mut self.builder, receipt);
-                self.producer.poll(now);
+            let receipt = lane.fill(key.1, &mut self.encoder, &mut self.batch, limit);
+            if !self.batch.is_empty() {
+                self.client
+                    .submit(key.0, partition, &mut self.batch, receipt);
+                self.client.poll(now);
             }
         }
     }
@@ -224,18 +306,18 @@ impl KafkaSender {
     fn ready_partition(&mut self, (topic, place): LaneKey, now: Instant) -> Option<usize> {
         match place {
             Place::Partition(partition) => {
-                let ready = self.producer.ready(topic, partition, now);
+                let ready = self.client.ready(topic, partition, now);
                 return ready.then_some(partition);
             }
             Place::Unknown => return None, // `place` moves it on
             Place::Any => {}
         }
-        let count = self.producer.partitions_now(topic);
+        let count = self.client.partitions_now(topic);
         let next = self.spread_next.entry(topic).or_default();
         let from = std::mem::take(next);
         let ready = (0..count)
             .map(|step| (from + step) % count)
-            .find(|&partition| self.producer.ready(topic, partition, now));
+            .find(|&partition| self.client.ready(topic, partition, now));
         self.spread_next
             .insert(topic, ready.map_or(from, |partition| partition + 1));
         ready
@@ -257,7 +339,7 @@ impl KafkaSender {
     // ---- what became of batches ---------------------------------------------
 
     fn settle(&mut self, now: Instant) {
-        while let Some(outcome) = self.producer.next_outcome() {
+        while let Some(outcome) = self.client.next_outcome() {
             match outcome {
                 Outcome::Acked { receipt, .. } => {
                     for claim in receipt.claims {
@@ -283,8 +365,26 @@ impl KafkaSender {
                 } => self.refused(topic, receipt, code, now),
             }
         }
-        while let Some(notice) = self.producer.next_notice() {
-            tell(&self.notices, &notice);
+        while let Some(notice) = self.client.next_notice() {
+            match notice {
+                Notice::Unreachable(error) if self.may_change && error.wants_legacy() => {
+                    self.change(&error);
+                }
+                notice => tell(&self.told.notices, &notice),
+            }
+        }
+    }
+
+    /// Ends, so that the legacy client goes on.
+    fn change(&mut self, error: &kafka::ConnectionError) {
+        self.end = End::BrokerIsOld;
+        let about = format!("old broker {}", error.address);
+        if self.told.notices.is_news(&about, "") {
+            log::warn!(
+                "going on with the legacy client: {} (broker={}; lines may come twice after a lost connection, headers and times are not sent, lz4 and zstd become snappy)",
+                error.cause,
+                error.address
+            );
         }
     }
 
@@ -301,7 +401,7 @@ impl KafkaSender {
         *limit = (bytes.min(*limit) / 2).max(1);
         log::info!(
             "the broker takes smaller batches only topic={} batch_bytes={limit}",
-            self.producer.topic_name(topic)
+            self.client.topic_name(topic)
         );
     }
 
@@ -312,7 +412,7 @@ impl KafkaSender {
             let origin = claim.file().origin();
             let (from, to) = claim.range();
             let (topic_name, path, inode) = (&origin.topic, as_value(&origin.path), origin.inode);
-            let Some(letters) = &self.dead_letters else {
+            let Some(letters) = &self.told.dead_letters else {
                 log::error!(
                     "refused for ever, and not kept because there is no state directory topic={topic_name} path={path} inode={inode} from={from} to={to} error={code}"
                 );
@@ -328,7 +428,11 @@ impl KafkaSender {
                     claim.bury();
                 }
                 Err(error) => {
-                    if self.notices.is_news("dead letters", &error.to_string()) {
+                    if self
+                        .told
+                        .notices
+                        .is_news("dead letters", &error.to_string())
+                    {
                         log::error!(
                             "cannot write the dead letters: the file waits path={path} dead_letters={} error={error}",
                             as_value(letters.path())
@@ -383,6 +487,13 @@ fn tell(notices: &Notices, notice: &Notice) {
             if notices.is_news("producer id", &code.to_string()) {
                 log::warn!(
                     "the brokers give out no producer id: {code} (trying again; the principal needs IdempotentWrite on the cluster)"
+                );
+            }
+        }
+        Notice::HeadersLeftAway(topic) => {
+            if notices.is_news(&format!("headers {topic}"), "") {
+                log::warn!(
+                    "headers are not sent, because brokers before Kafka 0.11 do not know them topic={topic}"
                 );
             }
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use memchr::memchr;
 
-use crate::kafka::{BatchBuilder, EncodedHeaders};
+use crate::kafka::{EncodedHeaders, Records};
 use crate::ledger::{Claim, Flow};
 use crate::queue::Chunk;
 use crate::record::{Format, Shape};
@@ -183,7 +183,7 @@ impl Lane {
         &mut self,
         place: Place,
         encoder: &mut Encoder,
-        builder: &mut BatchBuilder,
+        builder: &mut impl Records,
         bytes_max: usize,
     ) -> Receipt {
         let mut claims = Vec::new();
@@ -238,7 +238,7 @@ impl Encoder {
     /// batch is full.
     ///
     /// This is the hot path: each line's bytes are copied once, into the batch.
-    fn encode(&mut self, chunk: &Chunk, builder: &mut BatchBuilder, bytes_max: usize) -> Taken {
+    fn encode(&mut self, chunk: &Chunk, builder: &mut impl Records, bytes_max: usize) -> Taken {
         let bytes = chunk.bytes();
         let shape = &chunk.shape;
         let mut at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
@@ -273,7 +273,7 @@ impl Encoder {
             };
             let bytes = builder.bytes() + value.len() + headers.bytes();
             let full = !builder.is_empty() && bytes > bytes_max;
-            if full || !builder.push_with_headers(chunk.read_at_ms, key, value, headers) {
+            if full || !builder.push(chunk.read_at_ms, key, value, headers) {
                 break;
             }
             if line.cut {

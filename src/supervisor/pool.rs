@@ -133,7 +133,7 @@ impl Pool {
                     sender.expect(topic);
                 }
                 try_spawn(name, move || {
-                    sender.run(chunks, &stop);
+                    sender.run(&chunks, &stop);
                     obituary.withdraw();
                 })
             }

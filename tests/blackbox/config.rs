@@ -493,8 +493,32 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\", \"headers\": true}],\n \"kafka\": {\"brokers\": [\"k:1\"], \"client\": \"legacy\",\n  \"compression\": \"zstd\", \"tls\": {\"insecure_skip_verify\": true},\n  \"sasl\": {\"mechanism\": \"PLAIN\", \"username\": \"me\", \"password\": \"secret\"}}}",
+        &[
+            "1:58: sources[0].headers: are not known to brokers before Kafka 0.11: leave them away, or kafka.client",
+            "3:18: kafka.compression: is a codec that the legacy client does not have: use \"snappy\", \"gzip\" or \"none\"",
+            "3:33: kafka.tls: is TLS, which the legacy client does not have: use a listener without it",
+            "4:11: kafka.sasl: is a login, which the legacy client does not have: use a listener without it",
+        ],
+    ),
+    (
+        "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"compression_level\": 3}}",
         &["3:24: kafka.compression_level: lz4 has no levels: leave it away, or use gzip or zstd"],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"], \"client\": \"legacy\", \"compression\": \"lz4\",\n  \"security_protocol\": \"SSL\", \"tls\": {\"ca_file\": \"/no/such/file\"}}}",
+        &[
+            "2:67: kafka.compression: is a codec that the legacy client does not have: use \"snappy\", \"gzip\" or \"none\"",
+            "3:38: kafka.tls: is TLS, which the legacy client does not have: use a listener without it",
+            "3:50: kafka.tls.ca_file: cannot read '/no/such/file': No such file or directory (os error 2)",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"], \"client\": \"old\"}}",
+        &["2:42: kafka.client: must be \"auto\", \"modern\" or \"legacy\", got 'old'"],
     ),
     (
         "c.json",

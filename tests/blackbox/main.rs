@@ -30,6 +30,7 @@ mod handles;
 mod host;
 mod json;
 mod left;
+mod legacy;
 mod lines;
 mod peers;
 mod pressure;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::kafka::{Address, Compression, Options, Secret};
+use crate::kafka::{Address, Compression, Kind, Options, Secret};
 
 use super::super::Sink;
 use super::super::document::{Content, Entry, Spot};
@@ -20,6 +20,8 @@ const REQUEST_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=100 << 20;
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=64 << 20;
 /// What a broker takes by default (`message.max.bytes`), for one batch.
 const BROKER_BYTES_MAX: usize = 1_048_588;
+/// The codec of batches for old brokers: all of them know it.
+const LEGACY_COMPRESSION: Compression = Compression::Snappy;
 /// Longest client id, the limit of names in Kafka.
 const CLIENT_ID_BYTES_MAX: usize = 249;
 
@@ -29,6 +31,12 @@ const COMPRESSION: &[(&str, Compression)] = &[
     ("snappy", Compression::Snappy),
     ("lz4", Compression::Lz4),
     ("zstd", Compression::Zstd),
+];
+
+const CLIENTS: &[(&str, Kind)] = &[
+    ("auto", Kind::Auto),
+    ("modern", Kind::Modern),
+    ("legacy", Kind::Legacy),
 ];
 
 /// What was said; what was not said is `None`.
@@ -60,6 +68,7 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
         };
     };
     let mut options = Options::new(brokers(&kafka, report));
+    options.client = kafka.choice("client", CLIENTS, report).unwrap_or_default();
     if let Some(found) = kafka.text("client_id", report) {
         options.client_id = client_id(found, report);
     }
@@ -73,6 +82,11 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
     kafka.choice("acks", &[("all", ())], report);
     secure(&kafka, &mut options, files, report);
     let compression = kafka.choice("compression", COMPRESSION, report);
+    if options.client == Kind::Legacy {
+        refuse_for_legacy(&kafka, &options, compression, report);
+    }
+    let compression =
+        compression.or((options.client == Kind::Legacy).then_some(LEGACY_COMPRESSION));
     Lowered {
         sink: Sink::Kafka(Box::new(options)),
         producers: kafka.number("producers", 1..=64, report),
@@ -139,6 +153,42 @@ pub fn level_problem(compression: Compression, level: i32) -> Option<String> {
         None => Some(format!(
             "{compression} has no levels: leave it away, or use gzip or zstd"
         )),
+    }
+}
+
+/// What brokers before Kafka 0.11, or the client for them, cannot do.
+fn refuse_for_legacy(
+    kafka: &Object,
+    options: &Options,
+    compression: Option<Compression>,
+    report: &mut Report,
+) {
+    let mut refuse = |key, problem: &str| {
+        report.wrong(kafka.spot(key), &kafka.path_of(key), problem);
+    };
+    if let Some(Compression::Lz4 | Compression::Zstd) = compression {
+        let problem =
+            "is a codec that the legacy client does not have: use \"snappy\", \"gzip\" or \"none\"";
+        refuse("compression", problem);
+    }
+    if kafka.has("compression_level") {
+        let problem = "is nothing that the legacy client can choose: leave it away";
+        refuse("compression_level", problem);
+    }
+    // Where TLS was only named, or only means that of the system.
+    let tls = if kafka.has("tls") {
+        "tls"
+    } else {
+        "security_protocol"
+    };
+    if options.tls.is_some() || kafka.has("tls") {
+        let problem = "is TLS, which the legacy client does not have: use a listener without it";
+        refuse(tls, problem);
+    }
+    if options.sasl.is_some() || kafka.has("sasl") {
+        let problem =
+            "is a login, which the legacy client does not have: use a listener without it";
+        refuse("sasl", problem);
     }
 }
 

@@ -79,6 +79,7 @@ impl FileConfig {
                 when_full: tail::WhenFull::default(),
                 line_bytes_max,
                 to_kafka: true,
+                to_legacy: false,
             },
         }
     }
@@ -214,6 +215,7 @@ fn lower(
         when_full: when_full.unwrap_or_default(),
         line_bytes_max: defaults::line_bytes_max(&sink.sink, false),
         to_kafka: matches!(sink.sink, Sink::Kafka(_)) || root.has("kafka"),
+        to_legacy: matches!(&sink.sink, Sink::Kafka(options) if options.client == crate::kafka::Kind::Legacy),
     };
 
     let mut plan = defaults::plan(sink.sink, Arc::clone(&around.host));

@@ -38,6 +38,8 @@ pub struct Defaults {
     pub line_bytes_max: usize,
     /// Lines go to a broker, which has a limit of its own.
     pub to_kafka: bool,
+    /// ... through the client for brokers that know no headers.
+    pub to_legacy: bool,
 }
 
 /// Where entries stand.
@@ -300,6 +302,13 @@ fn headers(entry: &Object, context: &Context, report: &mut Report) -> bool {
             entry.spot("headers"),
             &entry.path_of("headers"),
             "are only in records that go to Kafka: standard output has no room for them",
+        );
+    }
+    if headers && context.defaults.to_legacy {
+        report.wrong(
+            entry.spot("headers"),
+            &entry.path_of("headers"),
+            "are not known to brokers before Kafka 0.11: leave them away, or kafka.client",
         );
     }
     headers && context.defaults.to_kafka

@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::address::Address;
 use super::batch::{BatchBuilder, ProducerId, next_sequence};
+use super::client::{Client, Kind};
 use super::connection::{Dial, Event};
 use super::error::{ConnectionError, ErrorCode};
 use super::sasl::Sasl;
@@ -43,6 +44,8 @@ const SPARE_BUFFERS_MAX: usize = 2;
 pub struct Options {
     /// Where to ask for the cluster; at least one.
     pub bootstrap: Vec<Address>,
+    /// Which client writes to it.
+    pub client: Kind,
     /// The name the brokers' logs and quotas know us by.
     pub client_id: String,
     /// TLS; without it everything is sent in the clear.
@@ -77,6 +80,7 @@ impl Options {
     pub fn new(bootstrap: Vec<Address>) -> Options {
         Options {
             bootstrap,
+            client: Kind::Auto,
             client_id: "logship".to_owned(),
             tls: None,
             sasl: None,
@@ -93,6 +97,12 @@ impl Options {
         }
     }
 
+    /// True when the legacy client may take over from this one: it was not ruled out, and
+    /// it can do what is asked.
+    pub fn may_be_legacy(&self) -> bool {
+        self.client == Kind::Auto && self.tls.is_none() && self.sasl.is_none()
+    }
+
     pub(super) fn dial(&self) -> Dial {
         Dial {
             client_id: self.client_id.clone(),
@@ -106,7 +116,7 @@ impl Options {
 
 /// A topic this producer knows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TopicId(usize);
+pub struct TopicId(pub(in crate::kafka) usize);
 
 /// What became of batches. `R` is what the caller attached to each.
 #[derive(Debug)]
@@ -171,6 +181,8 @@ pub enum Notice {
         /// Partition index.
         partition: i32,
     },
+    /// Records of this topic are sent without their headers, which old brokers do not know.
+    HeadersLeftAway(String),
 }
 
 /// Sends batches to the partitions of a cluster.
@@ -245,70 +257,9 @@ impl<R> Producer<R> {
         }
     }
 
-    /// What the connections say; feed it to [`Producer::handle`].
-    pub fn events(&self) -> Receiver<Event> {
-        self.events.1.clone()
-    }
-
-    /// The topic of this name; asks for its metadata when it is new.
-    pub fn topic(&mut self, name: &str, now: Instant) -> TopicId {
-        if let Some(&id) = self.topic_ids.get(name) {
-            return id;
-        }
-        let id = TopicId(self.topics.len());
-        self.topics.push(Topic {
-            name: name.to_owned(),
-            error: None,
-            failing_since: None,
-            told: false,
-            denied: false,
-            partitions: Vec::new(),
-            first_count: 0,
-        });
-        self.topic_ids.insert(name.to_owned(), id);
-        self.identity.wanted |= self.identity.current.is_none();
-        self.metadata.due = Some(now);
-        id
-    }
-
-    /// The name of a topic.
-    pub fn topic_name(&self, topic: TopicId) -> &str {
-        &self.topics[topic.0].name
-    }
-
     /// Why nothing of this topic gets through, if so.
     pub fn topic_error(&self, topic: TopicId) -> Option<ErrorCode> {
         self.topics[topic.0].error
-    }
-
-    /// How many partitions the topic had when it was first seen, 0 while that
-    /// is not known. It stays when partitions are added, so that what is
-    /// hashed to a partition stays there; it follows when they get fewer.
-    pub fn partitions(&self, topic: TopicId) -> usize {
-        self.topics[topic.0].first_count
-    }
-
-    /// How many partitions the topic has now.
-    pub fn partitions_now(&self, topic: TopicId) -> usize {
-        let partitions = &self.topics[topic.0].partitions;
-        partitions
-            .iter()
-            .filter(|partition| !partition.gone)
-            .count()
-    }
-
-    /// True when a batch for this partition would go out at once. When only a
-    /// connection or a producer id is missing, it is on its way after this.
-    pub fn ready(&mut self, topic: TopicId, partition: usize, now: Instant) -> bool {
-        let Some(leader) = self.usable(topic, partition) else {
-            return false;
-        };
-        let Some(address) = self.nodes.get(&leader).cloned() else {
-            self.refresh(now);
-            return false;
-        };
-        self.connect(&address, now);
-        self.peers[&address].has_room(&self.options, now) && self.give_identity(topic, partition)
     }
 
     /// The leader of a partition to which another batch may be submitted.
@@ -348,76 +299,6 @@ impl<R> Producer<R> {
         }
     }
 
-    /// Finishes the builder's batch and submits it to a partition that is
-    /// [`ready`](Producer::ready); [`Producer::poll`] sends it.
-    ///
-    /// # Panics
-    /// When the partition is not ready or the builder is empty.
-    pub fn submit(
-        &mut self,
-        topic: TopicId,
-        partition: usize,
-        builder: &mut BatchBuilder,
-        receipt: R,
-    ) {
-        assert!(!builder.is_empty(), "an empty batch is not sent");
-        let recycled = self.spare.pop().unwrap_or_default();
-        let (records, plain_bytes) = (builder.records(), builder.bytes());
-        self.last_id += 1;
-        let id = self.last_id;
-        let part = &mut self.topics[topic.0].partitions[partition];
-        let producer = part.producer.expect("a ready partition has a producer id");
-        let bytes = builder.finish(producer, part.next_sequence, recycled);
-        part.next_sequence = next_sequence(part.next_sequence, records);
-        part.batches.push_back(Batch {
-            id,
-            bytes: Arc::new(bytes),
-            records,
-            plain_bytes,
-            receipt,
-            state: BatchState::Unsent,
-            poison: None,
-        });
-        self.queue(topic, partition);
-    }
-
-    /// The next outcome, oldest first.
-    pub fn next_outcome(&mut self) -> Option<Outcome<R>> {
-        self.outcomes.pop_front()
-    }
-
-    /// The next notice, oldest first.
-    pub fn next_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
-    }
-
-    /// True while a submitted batch has no outcome that the caller has seen.
-    pub fn is_busy(&self) -> bool {
-        if !self.outcomes.is_empty() {
-            return true;
-        }
-        let partitions = || self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions().any(|partition| !partition.batches.is_empty())
-    }
-
-    /// Takes in what a connection says.
-    pub fn handle(&mut self, event: Event, now: Instant) {
-        match event {
-            Event::Up(id, versions) => self.up(id, versions),
-            Event::Answer(id, answer) => self.answer(id, &answer, now),
-            Event::Down(id, error) => self.down(id, error, now),
-        }
-    }
-
-    /// Moves everything on that can move. Returns when it wants to be called
-    /// again at the latest.
-    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
-        self.expire(now);
-        self.ask(now);
-        self.flush(now);
-        self.next_deadline(now)
-    }
-
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let peers = self.peers.values().flat_map(|peer| {
             let oldest = peer.link.as_ref().and_then(|link| link.pending.front());
@@ -442,6 +323,116 @@ impl<R> Producer<R> {
     }
 }
 
+impl<R> Client<R> for Producer<R> {
+    type Event = Event;
+    type Batch = BatchBuilder;
+
+    fn events(&self) -> Receiver<Event> {
+        self.events.1.clone()
+    }
+
+    fn topic(&mut self, name: &str, now: Instant) -> TopicId {
+        if let Some(&id) = self.topic_ids.get(name) {
+            return id;
+        }
+        let id = TopicId(self.topics.len());
+        self.topics.push(Topic {
+            name: name.to_owned(),
+            error: None,
+            failing_since: None,
+            told: false,
+            denied: false,
+            partitions: Vec::new(),
+            first_count: 0,
+        });
+        self.topic_ids.insert(name.to_owned(), id);
+        self.identity.wanted |= self.identity.current.is_none();
+        self.metadata.due = Some(now);
+        id
+    }
+
+    fn topic_name(&self, topic: TopicId) -> &str {
+        &self.topics[topic.0].name
+    }
+
+    fn partitions(&self, topic: TopicId) -> usize {
+        self.topics[topic.0].first_count
+    }
+
+    fn partitions_now(&self, topic: TopicId) -> usize {
+        let partitions = &self.topics[topic.0].partitions;
+        partitions
+            .iter()
+            .filter(|partition| !partition.gone)
+            .count()
+    }
+
+    fn ready(&mut self, topic: TopicId, partition: usize, now: Instant) -> bool {
+        let Some(leader) = self.usable(topic, partition) else {
+            return false;
+        };
+        let Some(address) = self.nodes.get(&leader).cloned() else {
+            self.refresh(now);
+            return false;
+        };
+        self.connect(&address, now);
+        self.peers[&address].has_room(&self.options, now) && self.give_identity(topic, partition)
+    }
+
+    fn submit(&mut self, topic: TopicId, partition: usize, builder: &mut BatchBuilder, receipt: R) {
+        assert!(!builder.is_empty(), "an empty batch is not sent");
+        let recycled = self.spare.pop().unwrap_or_default();
+        let (records, plain_bytes) = (builder.records(), builder.bytes());
+        self.last_id += 1;
+        let id = self.last_id;
+        let part = &mut self.topics[topic.0].partitions[partition];
+        let producer = part.producer.expect("a ready partition has a producer id");
+        let bytes = builder.finish(producer, part.next_sequence, recycled);
+        part.next_sequence = next_sequence(part.next_sequence, records);
+        part.batches.push_back(Batch {
+            id,
+            bytes: Arc::new(bytes),
+            records,
+            plain_bytes,
+            receipt,
+            state: BatchState::Unsent,
+            poison: None,
+        });
+        self.queue(topic, partition);
+    }
+
+    fn next_outcome(&mut self) -> Option<Outcome<R>> {
+        self.outcomes.pop_front()
+    }
+
+    fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    fn is_busy(&self) -> bool {
+        if !self.outcomes.is_empty() {
+            return true;
+        }
+        let partitions = || self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions().any(|partition| !partition.batches.is_empty())
+    }
+
+    fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Up(id, versions) => self.up(id, versions),
+            Event::Answer(id, answer) => self.answer(id, &answer, now),
+            Event::Down(id, error) => self.down(id, error, now),
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Instant> {
+        self.expire(now);
+        self.ask(now);
+        self.flush(now);
+        self.next_deadline(now)
+    }
+}
+
 /// Its connections end with it, and do not count any more.
 impl<R> Drop for Producer<R> {
     fn drop(&mut self) {
@@ -455,7 +446,7 @@ impl<R> Drop for Producer<R> {
 
 /// The pause before attempt `failures` + 1: doubling, with up to a fifth of
 /// jitter so that many producers do not come back in step.
-fn pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
+pub(super) fn pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let base = doubled.min(longest);
     let seed = std::time::SystemTime::now()

@@ -29,7 +29,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
-use super::{DEADLINE, Kafka};
+use super::{DEADLINE, Kafka, Version};
 
 /// How long a node may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -262,9 +262,9 @@ fn is_whole(partition: &Partition) -> bool {
 }
 
 /// The numbers of the brokers that a node knows.
-pub fn brokers(address: &str) -> io::Result<Vec<i32>> {
+pub fn brokers(address: &str, version: Version) -> io::Result<Vec<i32>> {
     let none = MetadataRequest::default().with_topics(Some(Vec::new()));
-    let answer = ask(address, 8, &none)?;
+    let answer = ask(address, version.metadata(), &none)?;
     Ok(answer
         .brokers
         .iter()

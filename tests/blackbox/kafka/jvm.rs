@@ -21,7 +21,7 @@ const OUTPUT: &str = "output.log";
 const LOG_LINES: usize = 12;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The Kafkas that people run.
+/// The Kafkas that people run, and one that few still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// The newest.
@@ -30,12 +30,22 @@ pub enum Version {
     V3_9,
     /// One of the many that still have a ZooKeeper.
     V2_8,
+    /// The last that knows no record batches.
+    V0_10,
 }
 
 impl Version {
     /// Whether its metadata is in ZooKeeper.
     pub fn needs_zookeeper(self) -> bool {
-        self == Version::V2_8
+        matches!(self, Version::V2_8 | Version::V0_10)
+    }
+
+    /// The version in which Metadata is asked: one that tells of brokers alone.
+    pub fn metadata(self) -> i16 {
+        match self {
+            Version::V0_10 => 1,
+            _ => 8,
+        }
     }
 
     fn class_path(self) -> String {
@@ -43,6 +53,7 @@ impl Version {
             Version::V4_3 => "LOGSHIP_TEST_KAFKA_LIBS",
             Version::V3_9 => "LOGSHIP_TEST_KAFKA_39_LIBS",
             Version::V2_8 => "LOGSHIP_TEST_KAFKA_28_LIBS",
+            Version::V0_10 => "LOGSHIP_TEST_KAFKA_010_LIBS",
         };
         format!("{}/*", variable(name))
     }
@@ -51,7 +62,9 @@ impl Version {
     fn logging(self) -> String {
         let (property, file) = match self {
             Version::V4_3 => ("log4j2.configurationFile=", "log4j2.properties"),
-            Version::V3_9 | Version::V2_8 => ("log4j.configuration=file:", "log4j.properties"),
+            Version::V3_9 | Version::V2_8 | Version::V0_10 => {
+                ("log4j.configuration=file:", "log4j.properties")
+            }
         };
         format!("-D{property}{}", service_file(file).display())
     }

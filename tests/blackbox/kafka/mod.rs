@@ -36,6 +36,7 @@ const CLUSTER_ID: &str = "bG9nc2hpcC10ZXN0cy0tLQ";
 
 /// A running Kafka.
 pub struct Kafka {
+    version: Version,
     nodes: Vec<Node>,
     /// Kafka 2.8 keeps its metadata there. Ends after the nodes.
     zookeeper: Option<Jvm>,
@@ -123,6 +124,7 @@ impl Kafka {
             }
         };
         Kafka {
+            version,
             nodes: (0..count).map(node).collect(),
             zookeeper: zookeeper.map(|(jvm, _)| jvm),
             dir,
@@ -234,7 +236,7 @@ impl Kafka {
             if node.jvm.has_ended() && !self.may_try_again(node) {
                 return false;
             }
-            if admin::brokers(&node.address).is_ok_and(|ids| ids.contains(&node.id)) {
+            if admin::brokers(&node.address, self.version).is_ok_and(|ids| ids.contains(&node.id)) {
                 return true;
             }
             thread::sleep(LOOK_EVERY);

@@ -142,5 +142,6 @@ await_kafka() {
 # What the tests need to start a Kafka of their own: Java, and the jars of every version that was fetched.
 kafka_programs() {
   printf '%s=%s\n' LOGSHIP_TEST_JAVA "$java" LOGSHIP_TEST_KAFKA_LIBS "$(kafka_libs 4.3)" \
-    LOGSHIP_TEST_KAFKA_39_LIBS "$(kafka_libs 3.9)" LOGSHIP_TEST_KAFKA_28_LIBS "$(kafka_libs 2.8)"
+    LOGSHIP_TEST_KAFKA_39_LIBS "$(kafka_libs 3.9)" LOGSHIP_TEST_KAFKA_28_LIBS "$(kafka_libs 2.8)" \
+    LOGSHIP_TEST_KAFKA_010_LIBS "$(kafka_libs 0.10)"
 }

@@ -1,0 +1,113 @@
+//! Tries whether the legacy client can write to a cluster, and sends no record.
+//!
+//! It reaches the brokers that are named. No topic is made: all are asked for.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::super::address::Address;
+use super::super::codec::Compression;
+use super::super::connection::spawn;
+use super::super::error::{Cause, ConnectionError, Stage};
+use super::super::probe::Check;
+use super::super::producer::Options;
+use super::worker::{Command, Leader, Said, Worker, codec_of};
+
+/// Everything about one broker.
+const BROKER_MAX: Duration = Duration::from_secs(10);
+
+/// Topics and the leaders of their partitions.
+type Topics = Vec<(String, Vec<Leader>)>;
+
+/// Tries the brokers one after the other, ten seconds each at most, then the topics.
+pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut known = None;
+    for broker in &options.bootstrap {
+        match ask(broker, options) {
+            Ok(found) => {
+                passes(&mut checks, broker, &["DNS lookup", "TCP connect"]);
+                let detail = "with the legacy client".to_owned();
+                checks.push(check(format!("{broker}: metadata"), Ok(detail)));
+                known.get_or_insert(found);
+            }
+            Err(error) => fails(&mut checks, broker, &error),
+        }
+    }
+    if let Some(known) = known {
+        let outcomes = topics.iter().map(|topic| {
+            let found = known.iter().find(|(name, _)| name == topic);
+            check(format!("topic {topic}"), leaders(found))
+        });
+        checks.extend(outcomes);
+    }
+    checks
+}
+
+/// What a broker knows of all topics.
+fn ask(broker: &Address, options: &Options) -> Result<Topics, ConnectionError> {
+    let (commands, queue) = bounded(1);
+    let (events, said) = bounded(2);
+    let worker = Worker {
+        id: 0,
+        options: Options {
+            bootstrap: vec![broker.clone()],
+            ..options.clone()
+        },
+        codec: codec_of(Compression::None),
+        commands: queue,
+        events,
+    };
+    let failed = |stage, cause| ConnectionError {
+        address: broker.clone(),
+        stage,
+        cause,
+    };
+    spawn("kafka:probe:legacy".to_owned(), move || worker.run())
+        .map_err(|error| failed(Stage::Tcp, Cause::Io(error)))?;
+    let _ = commands.try_send(Command::Ask(Vec::new()));
+    let deadline = Instant::now() + BROKER_MAX;
+    match said.recv_deadline(deadline).map(|event| event.said) {
+        Ok(Said::Leaders(_, topics)) => Ok(topics),
+        Ok(Said::Down(error)) => Err(error),
+        _ => Err(failed(Stage::Legacy, Cause::Silence(BROKER_MAX))),
+    }
+}
+
+fn check(name: String, outcome: Result<String, String>) -> Check {
+    Check { name, outcome }
+}
+
+fn passes(checks: &mut Vec<Check>, broker: &Address, steps: &[&str]) {
+    let step = |step: &&str| check(format!("{broker}: {step}"), Ok(String::new()));
+    checks.extend(steps.iter().map(step));
+}
+
+fn fails(checks: &mut Vec<Check>, broker: &Address, error: &ConnectionError) {
+    let (before, step): (&[&str], _) = match error.stage {
+        Stage::Dns => (&[], "DNS lookup"),
+        Stage::Tcp => (&["DNS lookup"], "TCP connect"),
+        _ => (&["DNS lookup", "TCP connect"], "metadata"),
+    };
+    passes(checks, broker, before);
+    let problem = format!("{} ({})", error.cause, error.hint());
+    checks.push(check(format!("{broker}: {step}"), Err(problem)));
+}
+
+fn leaders(found: Option<&(String, Vec<Leader>)>) -> Result<String, String> {
+    let Some((_, leaders)) = found else {
+        return Ok(
+            "it does not exist yet, and is made on first use if auto.create.topics.enable is on"
+                .to_owned(),
+        );
+    };
+    let headless = leaders.iter().filter(|leader| leader.is_none()).count();
+    match (leaders.len(), headless) {
+        (1, 0) => Ok("1 partition".to_owned()),
+        (count, 0) => Ok(format!("{count} partitions")),
+        (count, headless) => Err(format!(
+            "{headless} of {count} partitions have no leader (start the brokers that hold them)"
+        )),
+    }
+}
