@@ -53,6 +53,57 @@ fn through_kafka_3_9_the_legacy_client_loses_nothing() {
     end_to_end(&Kafka::start(Version::V3_9));
 }
 
+#[test]
+#[ignore = "needs the jars of Kafka: run tests/run"]
+fn the_legacy_client_follows_moved_leaders_and_a_topic_that_waits_holds_up_no_other() {
+    let kafka = Kafka::cluster_of(Version::V3_9);
+    let (world, topic) = (World::new(), Topic::at(&kafka.addresses()));
+    kafka.create_topic(&topic.name, 6, &[]);
+    let mut logs: Vec<Log> = (0..6).map(|n| world.log(format!("{n}.log"))).collect();
+    let mut config = legacy_config(&kafka, &topic, "snappy", &["?.log"]);
+    let later = Topic::at(&kafka.addresses());
+    let waits = json!({ "path": "waits.log", "topic": later.name });
+    config["sources"].as_array_mut().unwrap().push(waits);
+    world.log("waits.log").write(["one", "two"]);
+
+    let shipper = world.run(&config).start();
+    shipper.says(&format!("topic '{}' does not take lines", later.name));
+    let mut lines = vec![Vec::new(); logs.len()];
+    for round in 0..60 {
+        if round == 20 {
+            kafka.kill(1); // which leads some of them
+        }
+        for (n, (log, lines)) in logs.iter_mut().zip(&mut lines).enumerate() {
+            let more: Vec<String> = (0..50)
+                .map(|at| format!("{n} {round:02} {at:02}"))
+                .collect();
+            log.write(&more);
+            lines.extend(more);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let all = lines.iter().flatten().count();
+    world.status_until("all to be acknowledged", |report| {
+        report.topics[&topic.name].acked_lines == all as u64
+    });
+    let arrived = topic.values();
+    for (n, lines) in lines.iter().enumerate() {
+        let of_file = arrived
+            .iter()
+            .filter(|value| value.starts_with(n.to_string().as_bytes()));
+        assert!(
+            first_seen(of_file) == bytes(lines),
+            "file {n}, first seen in order"
+        );
+    }
+
+    kafka.restart(1); // a new topic is to be on all nodes
+    kafka.create_topic(&later.name, 1, &[]);
+    shipper.says(&format!("topic takes lines again topic={}", later.name));
+    assert_eq!(later.wait_for(2), [b"one", b"two"]);
+    shipper.stop().exits(0);
+}
+
 fn end_to_end(kafka: &Kafka) {
     for codec in CODECS {
         ships_with(kafka, codec);
@@ -177,12 +228,7 @@ fn survives_a_kill(kafka: &Kafka) {
     });
     shipper.stop().exits(0);
     let arrived = topic.values();
-    let mut seen = HashSet::new();
-    let firsts: Vec<Vec<u8>> = arrived
-        .iter()
-        .filter(|value| seen.insert(value.as_slice()))
-        .cloned()
-        .collect();
+    let firsts = first_seen(arrived.iter());
     assert!(firsts == bytes(&lines), "every line, first seen in order");
     let repeated = arrived.len() - firsts.len();
     println!("lines that came twice after the kill: {repeated}");
@@ -214,6 +260,15 @@ fn stops_in_time_with_a_silent_broker(kafka: &Kafka) {
     let shipper = world.run(&config).start();
     topic.wait_for(20);
     shipper.stop().exits(0);
+}
+
+/// Without what comes again.
+fn first_seen<'a>(values: impl Iterator<Item = &'a Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut seen = HashSet::new();
+    values
+        .filter(|value| seen.insert(*value))
+        .cloned()
+        .collect()
 }
 
 fn bytes(lines: &[String]) -> Vec<Vec<u8>> {

@@ -56,16 +56,21 @@ impl Kafka {
         Kafka::begin(version, 1, &|_| (), &[])
     }
 
-    /// Three nodes of the newest version. A topic is on all of them and takes lines
-    /// as long as two are there, and is only made when somebody asks for it.
+    /// Three nodes of the newest version; see [`Kafka::cluster_of`].
     pub fn cluster() -> Kafka {
+        Kafka::cluster_of(Version::V4_3)
+    }
+
+    /// Three nodes. A topic is on all of them and takes lines as long as two are there,
+    /// and is only made when somebody asks for it.
+    pub fn cluster_of(version: Version) -> Kafka {
         let replicated = |properties: &mut Properties| {
             properties
                 .set("auto.create.topics.enable", "false")
                 .set("default.replication.factor", "3")
                 .set("min.insync.replicas", "2");
         };
-        Kafka::begin(Version::V4_3, 3, &replicated, &[])
+        Kafka::begin(version, 3, &replicated, &[])
     }
 
     /// One node of the newest version with properties of its own and arguments for
