@@ -44,8 +44,6 @@ pub struct Legacy<R> {
     link: Option<Link>,
     /// Connections that failed one after the other, and when the next one is tried.
     failures: u32,
-    /// It was told that a batch is tried again, and not yet that one was accepted.
-    retried: bool,
     retry_at: Option<Instant>,
     /// Brokers that were complained of.
     troubled: BTreeSet<Address>,
@@ -105,6 +103,8 @@ struct Partition<R> {
     leader: Leader,
     batch: Option<Batch<R>>,
     failures: u32,
+    /// It was told that a batch is tried again, and not yet that one was accepted.
+    retried: bool,
     retry_at: Option<Instant>,
 }
 
