@@ -31,15 +31,45 @@ fn kafka_0_10_makes_the_legacy_client_take_over_by_itself() {
         .said("headers are not sent");
     assert!(topic.values() == bytes(&lines), "not the lines, in order");
 
-    world.configure(&legacy_config(&kafka, &topic, "none", &["app.log"]));
-    let checked = world.logship(["check-config", "--connect"]);
-    let checked = checked.arg(world.config()).run().exits(0);
-    let printed = String::from_utf8(checked.lines().join(&b'\n')).unwrap();
-    assert!(
-        printed.contains("metadata: ok (with the legacy client)"),
-        "{printed}"
+    let mut config = legacy_config(&kafka, &topic, "none", &["app.log"]);
+    connects(&world, &config, 0, "metadata: ok (with the legacy client)");
+    config["kafka"]["client"] = json!("auto");
+    connects(
+        &world,
+        &config,
+        0,
+        "up to version 2: the legacy client is taken",
     );
+    config["kafka"]["client"] = json!("modern");
+    connects(&world, &config, 1, "set kafka.client to \"legacy\"");
     end_to_end(&kafka);
+}
+
+#[test]
+#[ignore = "needs the jars of Kafka: run tests/run"]
+fn with_kafka_4_the_legacy_client_says_that_it_is_refused() {
+    const REFUSED: &str = "Kafka 4, and listeners with TLS or SASL, hang up on the legacy client";
+    let kafka = Kafka::start(Version::V4_3);
+    let (world, topic) = (World::new(), Topic::at(&kafka.addresses()));
+    world.log("app.log").write(["line"]);
+    let mut config = legacy_config(&kafka, &topic, "none", &["app.log"]);
+    let shipper = world.run(&config).start();
+    shipper.says(REFUSED);
+    // What was not acknowledged goes out when the config is right.
+    config["kafka"]["client"] = json!("auto");
+    world.configure(&config);
+    assert_eq!(topic.wait_for(1), [b"line"]);
+    shipper.stop().exits(0);
+}
+
+/// What `check-config --connect` says.
+#[track_caller]
+fn connects(world: &World, config: &Value, code: i32, text: &str) {
+    world.configure(config);
+    let check = world.logship(["check-config", "--connect"]);
+    let checked = check.arg(world.config()).run().exits(code);
+    let printed = String::from_utf8(checked.lines().join(&b'\n')).unwrap();
+    assert!(printed.contains(text), "{printed}");
 }
 
 #[test]

@@ -63,8 +63,10 @@ pub struct Legacy<R> {
 struct Link {
     worker: u64,
     commands: Sender<Command>,
-    /// It has answered something.
+    /// It has told the leaders.
     serves: bool,
+    /// The broker is taken as reached. Kafka 4 tells leaders too, and hangs up on batches.
+    proven: bool,
     pending: Option<Pending>,
 }
 
@@ -205,6 +207,7 @@ impl<R> Legacy<R> {
             worker: self.last_worker,
             commands,
             serves: false,
+            proven: false,
             pending: None,
         });
         self.metadata.due = Some(now);
@@ -259,7 +262,7 @@ impl<R> Legacy<R> {
 
     fn reached(&mut self, address: &Address) {
         let Some(link) = &mut self.link else { return };
-        if !std::mem::replace(&mut link.serves, true) {
+        if !std::mem::replace(&mut link.proven, true) {
             self.stats.connected();
             (self.failures, self.retry_at) = (0, None);
         }
@@ -270,9 +273,9 @@ impl<R> Legacy<R> {
 
     fn down(&mut self, error: ConnectionError, now: Instant) {
         let link = self.link.take();
-        let stood = link.as_ref().is_some_and(|link| link.serves);
+        let stood = link.as_ref().is_some_and(|link| link.proven);
         if let Some(place) = link.and_then(|link| link.pending?.batch) {
-            self.unsent.push_front(place);
+            self.rest(place, now);
         }
         self.failures += 1;
         self.retry_at = Some(now + pause(self.options.backoff, self.failures));
@@ -280,6 +283,15 @@ impl<R> Legacy<R> {
         self.stats.disconnected(stood, false);
         self.troubled.insert(error.address.clone());
         self.notices.push_back(Notice::Unreachable(error));
+    }
+
+    /// A batch goes out again after a pause, and those of other partitions before it.
+    fn rest(&mut self, place: (TopicId, usize), now: Instant) {
+        let backoff = self.options.backoff;
+        let partition = self.partition(place);
+        partition.failures += 1;
+        partition.retry_at = Some(now + pause(backoff, partition.failures));
+        self.unsent.push_back(place);
     }
 
     /// Takes over what is known of the partitions.
@@ -379,20 +391,20 @@ impl<R> Legacy<R> {
         if verdict == Verdict::Poison {
             return self.set_aside(place, code);
         }
+        self.rest(place, now);
         let (topic, index) = place;
         let first_broker = self.first_broker();
         let topic = &mut self.topics[topic.0];
         let partition = &mut topic.partitions[index];
         let broker = partition.leader.clone().unwrap_or(first_broker);
-        partition.failures += 1;
         if verdict == Verdict::TopicWaits {
-            partition.retry_at = Some(now + self.options.waiting_pause);
+            let pause = self.options.waiting_pause;
+            partition.retry_at = Some(now + pause);
             if !std::mem::replace(&mut topic.told, true) {
                 let waits = Notice::TopicWaits(topic.name.clone(), code);
                 self.notices.push_back(waits);
             }
         } else {
-            partition.retry_at = Some(now + pause(self.options.backoff, partition.failures));
             partition.retried = true;
             self.notices.push_back(Notice::Retried {
                 topic: topic.name.clone(),
@@ -401,7 +413,6 @@ impl<R> Legacy<R> {
                 code,
             });
         }
-        self.unsent.push_back(place);
         // Whatever it was, a leader may have moved.
         let soon = now + self.options.backoff.0;
         self.metadata.due = Some(self.metadata.due.map_or(soon, |due| due.min(soon)));
@@ -476,10 +487,16 @@ impl<R> Client<R> for Legacy<R> {
             Said::Written(address, code) => (address, Err(code)),
         };
         let pending = link.pending.take();
-        self.reached(&address);
+        link.serves = true;
         match (answer, pending) {
-            (Ok(found), _) => self.learn(found, now),
+            (Ok(found), _) => {
+                if self.unsent.is_empty() {
+                    self.reached(&address);
+                }
+                self.learn(found, now);
+            }
             (Err(code), Some(pending)) => {
+                self.reached(&address);
                 self.stats.answered(now.duration_since(pending.asked));
                 if let Some(place) = pending.batch {
                     self.settle(place, code, now);
@@ -583,7 +600,7 @@ impl<R> Client<R> for Legacy<R> {
 /// Its connection ends with it, and does not count any more.
 impl<R> Drop for Legacy<R> {
     fn drop(&mut self) {
-        let stood = self.link.as_ref().is_some_and(|link| link.serves);
+        let stood = self.link.as_ref().is_some_and(|link| link.proven);
         self.stats.disconnected(stood, true);
     }
 }
@@ -599,6 +616,7 @@ mod tests {
     struct Played {
         client: Legacy<u32>,
         commands: Receiver<Command>,
+        worker: u64,
         now: Instant,
     }
 
@@ -606,31 +624,41 @@ mod tests {
         /// Topics of one partition each, led by a broker.
         fn with(topics: &[&str]) -> Played {
             let broker = Address::new("broker", 9092);
-            let options = Options::new(vec![broker.clone()]);
+            let options = Options::new(vec![broker]);
             let now = Instant::now();
             let mut client = Legacy::new(options, Compression::None, Arc::default());
             for topic in topics {
                 client.topic(topic, now);
             }
-            let (commands, queue) = bounded(1);
-            client.link = Some(Link {
-                worker: 1,
-                commands,
-                serves: false,
-                pending: None,
-            });
-            client.last_worker = 1;
             let mut played = Played {
                 client,
-                commands: queue,
+                commands: bounded(1).1,
+                worker: 0,
                 now,
             };
-            played.client.poll(now);
-            let leaders = |topic: &&str| (topic.to_string(), vec![Some(broker.clone())]);
-            let found = topics.iter().map(leaders).collect();
-            played.command();
-            played.says(Said::Leaders(broker.clone(), found));
+            played.connects();
             played
+        }
+
+        /// There is a new worker, which tells the leaders.
+        fn connects(&mut self) {
+            let (commands, queue) = bounded(1);
+            self.commands = queue;
+            self.worker += 1;
+            self.client.link = Some(Link {
+                worker: self.worker,
+                commands,
+                serves: false,
+                proven: false,
+                pending: None,
+            });
+            self.client.metadata.due = Some(self.now);
+            self.client.poll(self.now);
+            let broker = Address::new("broker", 9092);
+            let leaders = |topic: &Topic<u32>| (topic.name.clone(), vec![Some(broker.clone())]);
+            let found = self.client.topics.iter().map(leaders).collect();
+            self.command();
+            self.says(Said::Leaders(broker.clone(), found));
         }
 
         fn command(&self) -> Command {
@@ -647,7 +675,8 @@ mod tests {
         }
 
         fn says(&mut self, said: Said) {
-            self.client.handle(Event { worker: 1, said }, self.now);
+            let worker = self.worker;
+            self.client.handle(Event { worker, said }, self.now);
         }
 
         fn answers(&mut self, code: i16) {
@@ -715,6 +744,39 @@ mod tests {
         assert_eq!(played.outcome(), None);
         assert!(played.client.is_busy());
         assert_eq!(played.client.unsent, [(TopicId(0), 0)]);
+    }
+
+    #[test]
+    fn a_broker_that_tells_leaders_and_hangs_up_on_batches_is_told_once() {
+        let mut played = Played::with(&["a"]);
+        assert!(played.client.stats.is_up());
+        played.submit("a", 1);
+        for _ in 0..2 {
+            assert_eq!(played.written(), "a");
+            played.says(failed(Cause::HungUp));
+            let told = played.client.next_notice();
+            assert!(matches!(told, Some(Notice::Unreachable(_))), "{told:?}");
+            played.now += played.client.options.backoff.1 * 2;
+            played.connects();
+            assert!(played.client.next_notice().is_none(), "no Reached");
+            assert!(!played.client.stats.is_up());
+        }
+        assert_eq!(played.client.failures, 2, "it waits longer and longer");
+        assert_eq!(played.written(), "a");
+        played.answers(0);
+        assert!(matches!(
+            played.client.next_notice(),
+            Some(Notice::Reached(_))
+        ));
+        assert!(played.client.stats.is_up());
+    }
+
+    fn failed(cause: Cause) -> Said {
+        Said::Down(ConnectionError {
+            address: Address::new("broker", 9092),
+            stage: Stage::Legacy,
+            cause,
+        })
     }
 
     #[test]

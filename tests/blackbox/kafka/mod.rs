@@ -252,7 +252,10 @@ impl Kafka {
     /// A killed node that starts again ends while ZooKeeper still believes in its
     /// former self.
     fn may_try_again(&self, node: &Node) -> bool {
-        let refused = node.jvm.log().contains("NodeExistsException");
+        let log = node.jvm.log();
+        let refused = ["NodeExistsException", "already registered on the path"]
+            .iter()
+            .any(|said| log.contains(said));
         if refused && self.zookeeper.is_some() {
             node.jvm.launch();
         }
