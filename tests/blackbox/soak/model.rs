@@ -271,8 +271,8 @@ impl Life {
     /// A logship that starts again knows of no more bytes than the one before had
     /// seen at a moment.
     fn forget_seen_since(&mut self, saved: Instant) {
-        let before = self.seen_at.iter().rev().find(|(at, _)| *at <= saved);
-        let seen = before.map_or(0, |(_, seen)| *seen);
+        self.seen_at.retain(|(at, _)| *at <= saved);
+        let seen = self.seen_at.back().map_or(0, |(_, seen)| *seen);
         if seen < self.seen {
             (self.seen, self.unseen) = (seen, "not written down when it was killed");
         }
