@@ -361,6 +361,11 @@ impl Model {
         life.copy_unknown = !looked || life.known.is_none() || life.seen == 0;
     }
 
+    /// Something may be said of an inode that has no life.
+    pub fn haunts(&mut self, inode: u64) {
+        self.haunted.insert(inode);
+    }
+
     /// A life is over before logship is known to have seen it: nor has it seen that the
     /// life before was truncated, of which there may be a copy.
     fn forget_copies_before(&mut self, id: LifeId) {
