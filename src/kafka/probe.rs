@@ -16,7 +16,7 @@ use super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 use super::legacy;
 use super::producer::Options;
 use super::sasl::Sasl;
-use super::wire::{self, ClusterMetadata, Frame, TopicMetadata, Versions};
+use super::wire::{self, ClusterMetadata, Frame, Purpose, TopicMetadata, Versions};
 
 /// Everything about one broker.
 const BROKER_MAX: Duration = Duration::from_secs(10);
@@ -193,8 +193,13 @@ impl Probe<'_> {
 
     fn up(&mut self, id: usize, versions: Versions) {
         let topics = self.topics.iter().map(String::as_str);
-        let frame =
-            wire::metadata_request(versions.metadata, 1, &self.options.client_id, topics, false);
+        let frame = wire::metadata_request(
+            versions.metadata,
+            1,
+            &self.options.client_id,
+            topics,
+            Purpose::Probing,
+        );
         let peer = &mut self.peers[id];
         peer.reached(Stage::Serving);
         peer.versions = Some(versions);
@@ -394,6 +399,9 @@ impl Peer {
 fn topic_check(name: &str, topic: Option<&TopicMetadata>, makes_topics: Option<bool>) -> Check {
     let outcome = match topic {
         None => Err("the broker says nothing of it (try again)".to_owned()),
+        Some(topic) if topic.code == ErrorCode::NONE && topic.may_write == Some(false) => Err(
+            "this client may see it, but not write to it (allow this client Write on it)".to_owned(),
+        ),
         Some(topic) if topic.code == ErrorCode::NONE => leaders(topic),
         Some(topic) if topic.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => match makes_topics {
             Some(true) => Ok("it does not exist yet, and is made on first use".to_owned()),
@@ -450,6 +458,7 @@ mod tests {
                 .enumerate()
                 .map(|(n, leader)| (n as i32, *leader))
                 .collect(),
+            may_write: None,
         };
         for (topic, makes_topics, expected) in [
             (topic(0, &[Some(1), Some(2)]), None, Ok("2 partitions")),

@@ -239,6 +239,18 @@ pub struct TopicMetadata {
     pub code: ErrorCode,
     /// Partition index and the leader's node id, if there is one.
     pub leaders: Vec<(i32, Option<i32>)>,
+    /// Whether this client may write to it, where that was asked and the broker tells
+    /// (KIP-430, Kafka 2.3).
+    pub may_write: Option<bool>,
+}
+
+/// What Metadata is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To produce: topics are made where the brokers allow it.
+    Producing,
+    /// To tell a person: nothing is made, and what this client may do is asked too.
+    Probing,
 }
 
 /// Encodes a Metadata request for these topics (none: only the brokers).
@@ -247,7 +259,7 @@ pub fn metadata_request<'a>(
     correlation: i32,
     client_id: &str,
     topics: impl Iterator<Item = &'a str>,
-    auto_create: bool,
+    purpose: Purpose,
 ) -> Frame {
     let topics = topics
         .map(|name| {
@@ -257,7 +269,8 @@ pub fn metadata_request<'a>(
         .collect();
     let request = MetadataRequest::default()
         .with_topics(Some(topics))
-        .with_allow_auto_topic_creation(auto_create);
+        .with_allow_auto_topic_creation(purpose == Purpose::Producing)
+        .with_include_topic_authorized_operations(purpose == Purpose::Probing && version >= 8);
     encode(ApiKey::Metadata, &request, version, correlation, client_id)
 }
 
@@ -300,16 +313,26 @@ pub fn metadata_response(body: &[u8], version: i16) -> Result<ClusterMetadata, C
             let up = [0, REPLICA_NOT_AVAILABLE].contains(&error) && leader >= 0;
             leaders.push((index, up.then_some(leader)));
         }
-        if version >= 8 {
-            answer.i32()?; // authorized operations
-        }
+        let may_write = match version {
+            8.. => may_write(answer.i32()?),
+            _ => None,
+        };
         topics.push(TopicMetadata {
             name,
             code,
             leaders,
+            may_write,
         });
     }
     Ok(ClusterMetadata { brokers, topics })
+}
+
+/// Whether Write is among the operations that a broker allows, one bit each; `None` when
+/// it does not tell.
+fn may_write(operations: i32) -> Option<bool> {
+    const NOT_TOLD: i32 = i32::MIN;
+    const WRITE: i32 = 1 << 4; // org.apache.kafka.common.acl.AclOperation
+    (operations != NOT_TOLD).then_some(operations & WRITE != 0)
 }
 
 /// Encodes an InitProducerId request without a transaction.

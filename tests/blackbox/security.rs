@@ -331,6 +331,42 @@ fn another_password_in_the_file_is_taken_up_with_sighup_and_shown_nowhere() {
     shipper.stop().exits(0);
 }
 
+/// Metadata of a topic that one may see but not write to says that all is well.
+#[test]
+#[ignore = "needs the jars of Kafka: run tests/run"]
+fn check_config_tells_a_topic_that_may_be_seen_and_not_written_to() {
+    let (secured, world) = (Secured::shared(), World::new());
+    secured.kafka().create_topic("seen-only", 1, &[]);
+    secured.kafka().let_describe_only(USER, "seen-only");
+    secured.kafka().create_topic("writable", 1, &[]);
+    fs::write(world.path("password"), PASSWORD).unwrap();
+    let mut config = config(json!([
+        source("a.log", "seen-only"),
+        source("b.log", "writable")
+    ]));
+    config["kafka"] = json!({
+        "brokers": [secured.address(Listener::Sasl)],
+        "sasl": { "mechanism": "PLAIN", "username": USER, "password_file": "password" },
+    });
+    world.configure(&config);
+    let ended = world
+        .logship(["check-config", "--connect"])
+        .arg(world.config())
+        .run()
+        .exits(1);
+    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr);
+    let of = |topic: &str| {
+        said.lines()
+            .find(|line| line.contains(topic) && line.contains("topic "))
+    };
+    let (seen, writable) = (of("seen-only").unwrap(), of("writable").unwrap());
+    assert!(
+        seen.contains("not write to it (allow this client Write"),
+        "{said}"
+    );
+    assert!(writable.contains("1 partition"), "{said}");
+}
+
 #[test]
 #[ignore = "needs the jars of Kafka: run tests/run"]
 fn a_topic_that_is_denied_waits_alone_and_is_told_once() {

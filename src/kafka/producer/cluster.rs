@@ -101,7 +101,7 @@ impl<R> Producer<R> {
             link.next_correlation(),
             &self.options.client_id,
             self.topics.iter().map(|topic| topic.name.as_str()),
-            true,
+            wire::Purpose::Producing,
         );
         link.send(frame, deadline, Request::Metadata);
         self.stats.sent();

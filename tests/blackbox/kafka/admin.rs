@@ -46,7 +46,9 @@ const TOPIC: i8 = 2;
 const SET: i8 = 0;
 const LITERAL: i8 = 3;
 const OPERATION_ALL: i8 = 2;
+const OPERATION_DESCRIBE: i8 = 8;
 const DENY: i8 = 2;
+const ALLOW: i8 = 3;
 
 /// A partition as the cluster tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,16 +151,25 @@ impl Kafka {
     /// Denies a user everything about a topic.
     #[track_caller]
     pub fn deny(&self, user: &str, topic: &str) {
+        self.rule(user, topic, OPERATION_ALL, DENY);
+    }
+
+    /// A user may see a topic, and so do nothing else with it.
+    pub fn let_describe_only(&self, user: &str, topic: &str) {
+        self.rule(user, topic, OPERATION_DESCRIBE, ALLOW);
+    }
+
+    fn rule(&self, user: &str, topic: &str, operation: i8, permission: i8) {
         let rule = AclCreation::default()
             .with_resource_type(TOPIC)
             .with_resource_name(text(topic))
             .with_resource_pattern_type(LITERAL)
             .with_principal(text(&format!("User:{user}")))
             .with_host(text("*"))
-            .with_operation(OPERATION_ALL)
-            .with_permission_type(DENY);
+            .with_operation(operation)
+            .with_permission_type(permission);
         let request = CreateAclsRequest::default().with_creations(vec![rule]);
-        self.until_done("deny the topic", || {
+        self.until_done("take the rule", || {
             let code = self.ask(2, &request)?.results[0].error_code;
             Ok((code == NO_ERROR).then_some(()))
         });
