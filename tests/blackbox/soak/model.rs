@@ -100,6 +100,8 @@ pub struct Life {
     pub seen: u64,
     /// Why there may be more than that, when it is over.
     unseen: &'static str,
+    /// Bytes at its beginning that it has in common with what took its place.
+    kept: u64,
     /// The number of the first line that is not told to be acknowledged.
     untold: usize,
     /// What `seen` was when, as far back as a kill may reach.
@@ -297,6 +299,12 @@ impl Life {
         begins_so && loss.to <= self.len
     }
 
+    /// What logship has seen and can miss: when other content begins with all of it, it
+    /// looks as if the file had grown.
+    fn seen_of_its_own(&self) -> u64 {
+        if self.seen > self.kept { self.seen } else { 0 }
+    }
+
     pub fn is_over(&self) -> bool {
         self.closed || self.fate != Fate::Arrives
     }
@@ -445,6 +453,7 @@ impl Model {
             fate: Fate::Arrives,
             seen: 0,
             unseen: "",
+            kept: 0,
             untold: 0,
             seen_at: VecDeque::new(),
             known: None,
@@ -591,6 +600,13 @@ impl Model {
         if life.fate == Fate::Arrives {
             life.fate = fate;
         }
+    }
+
+    /// Other content takes the place of a life.
+    pub fn is_rewritten(&mut self, old: LifeId, new: LifeId) {
+        let begins = [old, new].map(|id| beginning(id, 0, self.life(id).equal_head));
+        let equal = begins[0].iter().zip(&begins[1]).take_while(|(a, b)| a == b);
+        self.life_mut(old).kept = equal.count() as u64;
     }
 
     /// The last name of a file is gone, but logship has it open.
@@ -818,7 +834,7 @@ impl Model {
     /// A range that logship knew of, and that neither arrived nor was reported.
     fn unreported(&self, life: &Life) -> Option<(u64, u64)> {
         life.missing().into_iter().find_map(|(from, to)| {
-            let to = to.min(life.seen);
+            let to = to.min(life.seen_of_its_own());
             let at = self.reported_to(life, from, to);
             (at < to).then_some((at, to))
         })
@@ -842,14 +858,15 @@ impl Model {
 
     /// Why a line has not arrived.
     fn absence(&self, life: &Life, line: &Line) -> Absence {
+        let seen = life.seen_of_its_own();
         let reported = |to| line.from < to && self.reported_to(life, line.from, to) >= to;
         match life.fate {
             _ if line.dropped => Absence::Dropped,
             _ if reported(line.to) => Absence::Reported,
             _ if line.free => Absence::Excused("written where nobody looks"),
             Fate::Free(reason) => Absence::Excused(reason),
-            Fate::ArrivesOrIsReported if line.from >= life.seen => Absence::Excused(life.unseen),
-            Fate::ArrivesOrIsReported if reported(life.seen) => Absence::Reported,
+            Fate::ArrivesOrIsReported if line.from >= seen => Absence::Excused(life.unseen),
+            Fate::ArrivesOrIsReported if reported(seen) => Absence::Reported,
             _ => Absence::Missing,
         }
     }
@@ -1041,6 +1058,14 @@ impl Life {
     }
 }
 
+/// What tells a line from all others.
+fn beginning(id: LifeId, number: usize, equal_head: bool) -> Vec<u8> {
+    let head = (equal_head && number == 0).then_some(EQUAL_HEAD);
+    let mut value = head.unwrap_or_default().to_vec();
+    value.extend_from_slice(format!("L{id}.{number} ").as_bytes());
+    value
+}
+
 /// A line without its end, and its end.
 fn content(
     id: LifeId,
@@ -1048,11 +1073,7 @@ fn content(
     equal_head: bool,
     dice: &mut Dice,
 ) -> (Vec<u8>, &'static [u8]) {
-    let mut value = Vec::new();
-    if equal_head && number == 0 {
-        value.extend_from_slice(EQUAL_HEAD);
-    }
-    value.extend_from_slice(format!("L{id}.{number} ").as_bytes());
+    let mut value = beginning(id, number, equal_head);
     let padding = match dice.below(60) {
         0 => dice.between(1_000, 9_000),
         1 => LINE_BYTES_MAX - value.len() - 2 + dice.below(5),

@@ -915,6 +915,7 @@ impl Stage {
         let life = self
             .model
             .begin(self.slots[slot].kind.dir(), inode, &name, equal_head);
+        self.model.is_rewritten(old, life);
         let next = self.model.life_mut(life);
         next.links = links;
         next.after_generation = self
