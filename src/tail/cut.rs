@@ -60,6 +60,8 @@ pub struct Lines {
     pub len: usize,
     /// Byte after the last line in the file.
     pub to: u64,
+    /// From `to` to here the file was seen to have room only.
+    pub room_to: u64,
     /// Records.
     pub lines: u64,
     /// A single line of which only the beginning is in the buffer.
@@ -82,12 +84,13 @@ impl Cursor {
         }
     }
 
-    /// The lines up to here were taken.
-    pub fn move_to(&mut self, offset: u64) {
-        let room_end = self.room_end;
+    /// The lines are taken.
+    pub fn pass_lines(&mut self, lines: &Lines) {
         *self = Cursor {
-            room_end,
-            ..Cursor::at(offset)
+            offset: lines.to,
+            scanned: lines.room_to,
+            room: lines.to,
+            room_end: self.room_end.max(lines.room_to),
         };
     }
 
@@ -99,7 +102,20 @@ impl Cursor {
     /// The room behind `size` was given back.
     pub fn shrink_to(&mut self, size: u64) {
         self.scanned = self.scanned.min(size);
-        self.room_end = size;
+        self.room_end = self.room_end.min(size);
+    }
+
+    /// Up to here there was nothing but what was read and room.
+    pub fn seen_to(&self) -> u64 {
+        self.scanned.max(self.room_end)
+    }
+
+    /// How far there is room behind lines that end at `to`, where `rest` follows.
+    fn room_behind(&self, to: u64, rest: &[u8], end: u64) -> u64 {
+        if rest.is_empty() || rest.iter().any(|byte| *byte != 0) {
+            return to;
+        }
+        (to + rest.len() as u64).max(self.room_end.min(end))
     }
 
     /// No line ends in this block at `scanned`.
@@ -146,9 +162,11 @@ pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -
             });
         }
     };
+    let to = cursor.offset + len as u64;
     Ok(Cut::Lines(Lines {
         lines: count_lines(&buffer[..len]),
-        to: cursor.offset + len as u64,
+        to,
+        room_to: cursor.room_behind(to, &buffer[len..read], bounds.end),
         buffer,
         len,
         cut: false,
@@ -163,20 +181,23 @@ fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) ->
         .min(BLOCK_BYTES as u64) as usize;
     let mut block = queue.buffer(want);
     let read = input.read_at(&mut block[..want], cursor.scanned)?;
-    let found = memchr(b'\n', &block[..read]);
+    let found = memchr(b'\n', &block[..read]).map(|at| {
+        let to = cursor.scanned + at as u64 + 1;
+        (to, cursor.room_behind(to, &block[at + 1..read], bounds.end))
+    });
     if found.is_none() {
         cursor.pass(&block[..read], bounds.end);
     }
     queue.recycle(block);
-    if let Some(at) = found {
-        return line(input, cursor, cursor.scanned + at as u64 + 1, bounds);
+    if let Some((to, room_to)) = found {
+        return line(input, cursor, (to, room_to), bounds);
     }
     forget_rest(input, cursor, bounds.line_bytes_max);
     if cursor.scanned < bounds.end && read > 0 {
         return Ok(Cut::Partial);
     }
     if bounds.complete && cursor.scanned >= bounds.end {
-        return line(input, cursor, bounds.end, bounds);
+        return line(input, cursor, (bounds.end, bounds.end), bounds);
     }
     Ok(Cut::Nothing)
 }
@@ -190,7 +211,12 @@ pub fn forget_rest(input: &Input, cursor: &Cursor, line_bytes_max: usize) {
 }
 
 /// The one line from the cursor to `to`, or as much of it as is shipped.
-fn line(input: &Input, cursor: &Cursor, to: u64, bounds: Bounds) -> io::Result<Cut> {
+fn line(
+    input: &Input,
+    cursor: &Cursor,
+    (to, room_to): (u64, u64),
+    bounds: Bounds,
+) -> io::Result<Cut> {
     const LINE_END_BYTES: u64 = 2;
     let whole = to - cursor.offset;
     let max = bounds.line_bytes_max as u64;
@@ -205,6 +231,7 @@ fn line(input: &Input, cursor: &Cursor, to: u64, bounds: Bounds) -> io::Result<C
         buffer,
         len,
         to,
+        room_to,
         lines: 1,
         cut,
     }))
@@ -353,7 +380,7 @@ mod tests {
                     Cut::Partial => {}
                     Cut::Nothing => return (None, calls),
                     Cut::Lines(lines) => {
-                        cursor.move_to(lines.to);
+                        cursor.pass_lines(&lines);
                         return (Some(lines.buffer[..lines.len].to_vec()), calls);
                     }
                 }
@@ -465,7 +492,7 @@ mod tests {
                     let before = ends.len();
                     ends.extend(inside);
                     prop_assert_eq!(lines.lines as usize, ends.len() - before);
-                    cursor.move_to(lines.to);
+                    cursor.pass_lines(&lines);
                 }
             }
             prop_assert_eq!(ends, line_ends(&bytes, complete));

@@ -74,8 +74,7 @@ impl Generation {
     ) -> io::Result<Generation> {
         let position = ledger.position();
         let last = input.look()?;
-        ledger.saw(last.size);
-        Ok(Generation {
+        let mut generation = Generation {
             window: ledger.window(),
             cursor: Cursor::at(position),
             epoch: ledger.flow().epoch(),
@@ -91,7 +90,10 @@ impl Generation {
             at_end_since: None,
             once_end: once.then_some(last.size),
             until: None,
-        })
+        };
+        // The file's size is known from now on, if it is its own: a step tells if not.
+        generation.was_rewritten()?;
+        Ok(generation)
     }
 
     /// The file's account.
@@ -312,9 +314,9 @@ impl Generation {
         }
         if look.size > self.last.size {
             self.at_end_since = None;
-            self.ledger
-                .saw(self.goal().unwrap_or(look.size).min(look.size));
         }
+        self.ledger
+            .saw(self.goal().unwrap_or(look.size).min(look.size));
         self.last = look;
         self.unsure = look.may_hide_a_change();
         Ok(false)
@@ -323,7 +325,7 @@ impl Generation {
     /// True when a file shrank only by NUL bytes that were never written over: room
     /// that its writer had made for lines and did not need.
     fn gave_room_back(&self, size: u64) -> bool {
-        self.cursor.scanned >= self.last.size
+        self.cursor.seen_to() >= self.last.size
             && self.cursor.room <= size
             && self.ledger.read_to() <= size
     }
@@ -343,6 +345,8 @@ impl Generation {
         let (from, to) = (self.cursor.offset, lines.to);
         let bytes = &lines.buffer[..lines.len];
         let window = identity::window_of_chunk(&self.input, to, bytes, !lines.cut)?;
+        let before = self.cursor;
+        self.cursor.pass_lines(&lines);
         // Once more, now that they are read: do they belong to this life?
         if self.was_rewritten()? {
             return Ok(Step::Truncated);
@@ -374,10 +378,13 @@ impl Generation {
             Err(Refused::Full) if self.job.when_full == WhenFull::Drop => {
                 ticket.give_up(count, DropReason::QueueFull);
             }
-            Err(Refused::Full) => return Ok(Step::Full),
+            Err(Refused::Full) => {
+                self.cursor = before;
+                self.cursor.shrink_to(self.last.size);
+                return Ok(Step::Full);
+            }
             Err(Refused::Closed) => return Ok(Step::Closed),
         }
-        self.cursor.move_to(to);
         self.window = window;
         Ok(Step::Busy)
     }
@@ -579,6 +586,61 @@ mod tests {
             Generation::new(input, None, first.ledger().attend(), job, false).unwrap();
         let step = scene.step();
         assert!(matches!(step, Step::Truncated), "{step:?}");
+    }
+
+    /// Its writer has no more to write, and cuts off what it did not need, before
+    /// anybody looked at that by itself.
+    #[test]
+    fn room_that_is_given_back_right_behind_the_last_line_is_no_rewrite() {
+        let mut scene = Scene::of(b"one\n");
+        scene.read_all();
+        scene
+            .file
+            .write_all_at(b"two\n\0\0\0\0\0\0\0\0", 4)
+            .unwrap();
+        let step = scene.step();
+        assert!(matches!(step, Step::Busy), "{step:?}");
+        scene.file.set_len(8).unwrap();
+        scene.file.write_all_at(b"end\n", 8).unwrap();
+        scene.read_all();
+        let ledger = scene.generation.ledger();
+        assert_eq!((ledger.read_to(), ledger.position()), (12, 12));
+    }
+
+    /// ... or after the lines were read and before they are offered.
+    #[test]
+    fn room_that_is_given_back_while_lines_are_offered_is_no_rewrite() {
+        let mut scene = Scene::of(b"one\n\0\0\0\0");
+        let bounds = Bounds {
+            end: 8,
+            complete: false,
+            line_bytes_max: 100,
+        };
+        let mut cursor = scene.generation.cursor;
+        let read = cut::next(&scene.generation.input, &mut cursor, bounds, &scene.queue);
+        let Cut::Lines(lines) = read.unwrap() else {
+            panic!("there were lines");
+        };
+        scene.file.set_len(4).unwrap();
+        let step = scene.generation.offer(lines, false, &scene.queue).unwrap();
+        assert!(matches!(step, Step::Busy), "{step:?}");
+    }
+
+    /// What took a file's place was reported as lost with it, when it came while the file
+    /// was opened.
+    #[test]
+    fn what_a_file_was_rewritten_to_while_it_was_opened_is_not_known_of_the_old_one() {
+        let mut scene = Scene::of(b"one\n");
+        scene.file.write_all_at(b"TWO\nTHREE\n", 0).unwrap();
+        let Generation {
+            input, ledger, job, ..
+        } = scene.generation;
+        ledger.saw(4);
+        let account = Arc::clone(&ledger);
+        scene.generation = Generation::new(input, None, ledger, job, false).unwrap();
+        let step = scene.step();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+        assert_eq!(account.size(), 4);
     }
 
     #[test]
