@@ -32,6 +32,8 @@ mod json;
 mod left;
 mod legacy;
 mod lines;
+#[cfg(feature = "mock-kafka")]
+mod mock;
 mod peers;
 mod pressure;
 mod real;
