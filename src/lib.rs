@@ -26,5 +26,6 @@ pub mod verify;
 
 pub mod disk;
 pub mod exit;
+pub mod small;
 pub mod text;
 pub mod thread;

@@ -4,7 +4,6 @@
 //! later would say less, or panic. What was wrong is told; what to change about
 //! it is known by whoever has named the file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::small;
 use crate::text::shown;
 
 /// Largest file of certificates that is read; those of a whole system have 250 KB.
@@ -105,9 +105,13 @@ impl PemFile {
 /// The certificates in a file, at least one.
 fn certificates(path: &Path, file: PemFile) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     let pem = read(path, file)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .filter_map(Result::ok)
-        .collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| {
+        file.wrong(format!(
+            "a certificate in {} cannot be read: {error}",
+            shown(path)
+        ))
+    })?;
     if found.is_empty() {
         return Err(file.holds_none(path));
     }
@@ -119,13 +123,11 @@ fn certificates(path: &Path, file: PemFile) -> Result<Vec<CertificateDer<'static
 /// # Errors
 /// It cannot be read, or is too large for what it should hold.
 pub fn read(path: &Path, file: PemFile) -> Result<Vec<u8>, Wrong> {
-    let size = fs::metadata(path).map(|meta| meta.len());
-    let content = match size {
-        Ok(size) if size > FILE_BYTES_MAX => {
-            return Err(file.wrong(format!("{} has {size} bytes", shown(path))));
-        }
-        Ok(_) => fs::read(path),
-        Err(error) => Err(error),
-    };
-    content.map_err(|error| file.wrong(format!("cannot read {}: {error}", shown(path))))
+    let content = small::read(path, FILE_BYTES_MAX + 1)
+        .map_err(|error| file.wrong(format!("cannot read {}: {error}", shown(path))))?;
+    if content.len() as u64 > FILE_BYTES_MAX {
+        let problem = format!("{} has more than {FILE_BYTES_MAX} bytes", shown(path));
+        return Err(file.wrong(problem));
+    }
+    Ok(content)
 }

@@ -30,6 +30,8 @@ const FRAMES_MAX: usize = 32;
 const LOGIN_ROUNDS_MAX: usize = 5;
 /// After this part of the time that a login holds, there is another one.
 const LOGIN_AGAIN_AFTER: f64 = 0.85;
+/// ... and not sooner than this: a broker that wants it all the time gets requests only.
+const LOGIN_AGAIN_MIN: Duration = Duration::from_secs(1);
 /// How long each answer of another login may take, behind those of requests before it.
 const LOGIN_AGAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How an alert of TLS begins (RFC 8446 section 5.1): what a listener with TLS says to
@@ -210,24 +212,24 @@ impl Worker {
 
     fn connect(&self) -> Result<Ready, Problem> {
         let socket = open_tcp(&self.address, self.dial.connect_timeout)?;
+        let deadline = Instant::now() + self.dial.handshake_timeout;
         let timeout = Some(self.dial.handshake_timeout);
         let prepared = socket
             .set_nodelay(true)
-            .and_then(|()| socket.set_read_timeout(timeout))
             .and_then(|()| socket.set_write_timeout(timeout))
             .and_then(|()| socket.try_clone());
         let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
 
-        let mut transport = self.secure(socket).map_err(|cause| (Stage::Tls, cause))?;
+        let mut transport = self
+            .secure(socket, deadline)
+            .map_err(|cause| (Stage::Tls, cause))?;
         let shaken = self.shake_hands(&mut transport);
         let versions = shaken.map_err(|cause| (Stage::Handshake, self.waited(cause)))?;
         let logged_in = self.log_in(&mut transport, versions);
         let login = logged_in.map_err(|cause| (Stage::Sasl, self.waited(cause)))?;
-        let socket = transport.socket();
-        socket
-            .set_read_timeout(None)
-            .and_then(|()| socket.set_write_timeout(None))
+        transport
+            .lift_deadline()
             .map_err(|error| (Stage::Handshake, Cause::Io(error)))?;
         Ok(Ready {
             transport,
@@ -236,12 +238,12 @@ impl Worker {
         })
     }
 
-    fn secure(&self, socket: TcpStream) -> Result<Transport, Cause> {
+    fn secure(&self, socket: TcpStream, deadline: Instant) -> Result<Transport, Cause> {
         let Some(tls) = &self.dial.tls else {
-            return Transport::plain(socket).map_err(Cause::Io);
+            return Transport::plain(socket, deadline).map_err(Cause::Io);
         };
         let session = tls.session(&self.address).map_err(Cause::Tls)?;
-        Transport::tls(socket, session).map_err(|error| self.waited(hung_up(error)))
+        Transport::tls(socket, session, deadline).map_err(|error| self.waited(hung_up(error)))
     }
 
     /// Asks for the API versions; a broker that does not know our version of
@@ -339,7 +341,8 @@ impl Standing {
             match exchange.answer(&said)? {
                 Some(next) => message = next,
                 None => {
-                    self.until = holds.map(|holds| begun + holds.mul_f64(LOGIN_AGAIN_AFTER));
+                    let after = |holds: Duration| holds.mul_f64(LOGIN_AGAIN_AFTER);
+                    self.until = holds.map(|holds| begun + after(holds).max(LOGIN_AGAIN_MIN));
                     return Ok(());
                 }
             }

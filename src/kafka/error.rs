@@ -259,6 +259,10 @@ impl ConnectionError {
             (Stage::Sasl, Cause::HungUp) => {
                 "check that this listener is one with SASL, and user and password"
             }
+            (Stage::Sasl, Cause::Silence(_)) => "check the broker's log",
+            (Stage::Sasl, Cause::Login(problem)) if problem.contains("token") => {
+                "check the token: kafka.sasl.token_file, --sasl-token-file"
+            }
             (Stage::Sasl, _) => "check user and password, and whether the broker knows them",
             (Stage::Serving, Cause::HungUp) => {
                 "see the broker's log; a listener with SASL hangs up on who does not log in"

@@ -201,6 +201,9 @@ impl Probe<'_> {
             Purpose::Probing,
         );
         let peer = &mut self.peers[id];
+        if peer.waiting != Waiting::Connection {
+            return; // it was given up
+        }
         peer.reached(Stage::Serving);
         peer.versions = Some(versions);
         peer.ask(Waiting::Metadata, frame);
@@ -350,7 +353,9 @@ impl Peer {
             self.is_old = true;
         } else if self.waiting == Waiting::Connection {
             self.reached(error.stage);
-            let hint = match self.told_by.is_some() && error.stage != Stage::Handshake {
+            let hint = match self.told_by.is_some()
+                && matches!(error.stage, Stage::Dns | Stage::Tcp)
+            {
                 true => {
                     "the brokers advertise this address: make it reachable from here, or change advertised.listeners"
                 }

@@ -8,15 +8,15 @@
 //! (OAUTHBEARER).
 
 use std::fmt;
-use std::fs;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2, rand};
 
 use super::error::Cause;
+use crate::small;
 
 /// Fewest iterations of a SCRAM that is worth the name; RFC 7677 section 4.
 const ITERATIONS_MIN: u32 = 4_096;
@@ -26,6 +26,8 @@ const ITERATIONS_MAX: u32 = 1_000_000;
 const NONCE_BYTES: usize = 24;
 /// Largest file that may hold a token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
+/// Characters of what a broker says that are repeated in a message.
+const QUOTED_CHARS_MAX: usize = 200;
 /// The header of channel binding that says: none; in base64.
 const NO_BINDING: &str = "biws";
 
@@ -153,7 +155,7 @@ impl Exchange {
             // RFC 7628 section 3.2.2: an error is an object, and waits for one byte.
             Exchange::Said => Err(Cause::Login(format!(
                 "the broker refuses the token: {}",
-                String::from_utf8_lossy(said).escape_debug()
+                quoted(&String::from_utf8_lossy(said))
             ))),
             Exchange::Named(scram) => {
                 let (next, answer) = scram.prove(text_of(said)?)?;
@@ -163,7 +165,7 @@ impl Exchange {
             Exchange::Proved(key, signed) => {
                 let said = text_of(said)?;
                 if let Some(error) = attribute(said, 'e') {
-                    let error = error.escape_debug();
+                    let error = quoted(error);
                     return Err(Cause::Login(format!("the broker refuses it: {error}")));
                 }
                 let proof = attribute(said, 'v').and_then(|proof| STANDARD.decode(proof).ok());
@@ -196,8 +198,13 @@ impl Scram {
     fn prove(&self, challenge: &str) -> Result<(Exchange, Vec<u8>), Cause> {
         let garbled = |what: &str| Cause::Login(format!("the broker's challenge has {what}"));
         if let Some(error) = attribute(challenge, 'e') {
-            let error = error.escape_debug();
+            let error = quoted(error);
             return Err(Cause::Login(format!("the broker refuses it: {error}")));
+        }
+        if attribute(challenge, 'm').is_some() {
+            return Err(garbled(
+                "an extension that must be known (RFC 5802 section 5.1)",
+            ));
         }
         let nonce = attribute(challenge, 'r').ok_or_else(|| garbled("no nonce"))?;
         if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
@@ -267,19 +274,26 @@ fn text_of(said: &[u8]) -> Result<&str, Cause> {
         .map_err(|_| Cause::Login("the broker's message is no text".to_owned()))
 }
 
+/// A broker's text, as much of it as a person reads.
+pub(super) fn quoted(text: &str) -> String {
+    let text: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+    text.escape_debug().to_string()
+}
+
 /// The value of `name=` in a message of comma-separated attributes.
 fn attribute(message: &str, name: char) -> Option<&str> {
     let mut all = message.split(',');
     all.find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn read_token(path: &PathBuf) -> Result<String, Cause> {
+fn read_token(path: &Path) -> Result<String, Cause> {
     let problem = |what: String| Cause::Login(format!("token file {}: {what}", path.display()));
-    let size = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
-    if size.len() > TOKEN_BYTES_MAX {
-        return Err(problem(format!("it has {} bytes", size.len())));
+    let token =
+        small::read(path, TOKEN_BYTES_MAX + 1).map_err(|error| problem(error.to_string()))?;
+    if token.len() as u64 > TOKEN_BYTES_MAX {
+        return Err(problem(format!("it has more than {TOKEN_BYTES_MAX} bytes")));
     }
-    let token = fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+    let token = String::from_utf8(token).map_err(|_| problem("it is no text".to_owned()))?;
     let token = token.trim();
     // RFC 6750 section 2.1.
     let legal = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
@@ -291,6 +305,8 @@ fn read_token(path: &PathBuf) -> Result<String, Cause> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn login(username: &str, password: &str) -> Login {
@@ -335,6 +351,11 @@ mod tests {
                 "iterations",
             ),
             ("r=nonceX,i=4096", "", "salt"),
+            (
+                "m=x,r=nonceX,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+                "",
+                "extension",
+            ),
             ("e=unknown-user", "", "unknown-user"),
             (
                 "r=nonceX,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",

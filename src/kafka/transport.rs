@@ -8,6 +8,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustls::ClientConnection;
 
@@ -28,8 +29,15 @@ pub struct Transport {
 /// What the broker says.
 #[derive(Debug)]
 pub struct Reader {
-    socket: TcpStream,
+    socket: Timed,
     tls: Option<Decryption>,
+}
+
+/// A socket that may be read until a moment, however the bytes are spread over the time.
+#[derive(Debug)]
+struct Timed {
+    socket: TcpStream,
+    deadline: Option<Instant>,
 }
 
 /// What we say.
@@ -58,28 +66,36 @@ struct Encryption {
 
 impl Transport {
     /// In the clear.
-    pub fn plain(socket: TcpStream) -> io::Result<Transport> {
+    ///
+    /// # Errors
+    /// No more handles.
+    pub fn plain(socket: TcpStream, deadline: Instant) -> io::Result<Transport> {
         Ok(Transport {
             reader: Reader {
-                socket: socket.try_clone()?,
+                socket: Timed::new(&socket, deadline)?,
                 tls: None,
             },
             writer: Writer { socket, tls: None },
         })
     }
 
-    /// Through TLS: shakes hands, for as long as the socket's time-outs let it.
+    /// Through TLS: shakes hands.
     ///
     /// # Errors
     /// A [`rustls::Error`] inside, where it is one.
-    pub fn tls(mut socket: TcpStream, mut session: ClientConnection) -> io::Result<Transport> {
+    pub fn tls(
+        socket: TcpStream,
+        mut session: ClientConnection,
+        deadline: Instant,
+    ) -> io::Result<Transport> {
+        let mut timed = Timed::new(&socket, deadline)?;
         while session.is_handshaking() {
-            session.complete_io(&mut socket)?;
+            session.complete_io(&mut timed)?;
         }
         let session = Arc::new(Mutex::new(session));
         Ok(Transport {
             reader: Reader {
-                socket: socket.try_clone()?,
+                socket: timed,
                 tls: Some(Decryption {
                     session: Arc::clone(&session),
                     ciphertext: Vec::new(),
@@ -96,9 +112,46 @@ impl Transport {
         })
     }
 
-    /// The connection itself.
-    pub fn socket(&self) -> &TcpStream {
-        &self.writer.socket
+    /// The connection is made: from now on, everything takes the time it takes.
+    ///
+    /// # Errors
+    /// Those of setting a socket's time-outs.
+    pub fn lift_deadline(&mut self) -> io::Result<()> {
+        self.reader.socket.deadline = None;
+        self.writer.socket.set_read_timeout(None)?;
+        self.writer.socket.set_write_timeout(None)
+    }
+}
+
+impl Timed {
+    fn new(socket: &TcpStream, deadline: Instant) -> io::Result<Timed> {
+        Ok(Timed {
+            socket: socket.try_clone()?,
+            deadline: Some(deadline),
+        })
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
     }
 }
 
@@ -208,4 +261,39 @@ fn write_all_vectored(writer: &mut impl Write, mut slices: &mut [IoSlice]) -> io
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A time-out of the socket begins again with every byte: a broker that sends one now
+    /// and then held a connection in its handshake for ever, and nothing was said.
+    #[test]
+    fn a_deadline_ends_a_handshake_that_trickles() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut broker, _) = listener.accept().unwrap();
+        let trickles = thread::spawn(move || {
+            while broker.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let mut transport = Transport::plain(socket, deadline).unwrap();
+        let error = io::copy(&mut transport.reader, &mut io::sink()).unwrap_err();
+        assert!(
+            matches!(
+                error.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+            ),
+            "{error}"
+        );
+        drop(transport);
+        trickles.join().unwrap();
+    }
 }

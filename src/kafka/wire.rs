@@ -23,6 +23,7 @@ use super::address::Address;
 use super::answer::Answer;
 use super::batch::ProducerId;
 use super::error::{Cause, ErrorCode};
+use super::sasl::quoted;
 
 /// The version in which ApiVersions is asked first.
 pub const API_VERSIONS_NEWEST: i16 = 3;
@@ -36,6 +37,8 @@ const METADATA: (i16, i16) = (4, 8);
 const INIT_PRODUCER_ID: (i16, i16) = (0, 1);
 /// SaslHandshake that is followed by SaslAuthenticate (KIP-152).
 const SASL_HANDSHAKE: i16 = 1;
+/// Mechanisms of a broker that are named in a message; there are five.
+const MECHANISMS_SHOWN_MAX: usize = 20;
 /// SaslAuthenticate: 1 tells how long the login holds (KIP-368).
 const SASL_AUTHENTICATE: (i16, i16) = (0, 1);
 
@@ -495,7 +498,9 @@ pub fn sasl_handshake_response(body: &[u8]) -> Result<Option<Vec<String>>, Cause
     if code != UNSUPPORTED_SASL_MECHANISM {
         return Err(Cause::Login(code.to_string()));
     }
-    let known: Result<Vec<String>, Cause> = (0..answer.count()?).map(|_| answer.string()).collect();
+    let count = answer.count()?.min(MECHANISMS_SHOWN_MAX);
+    let known: Result<Vec<String>, Cause> =
+        (0..count).map(|_| Ok(quoted(&answer.string()?))).collect();
     known.map(Some)
 }
 
@@ -522,7 +527,7 @@ pub fn sasl_authenticate_response(
     let problem = answer.nullable_string()?;
     if code != ErrorCode::NONE {
         let problem = problem.unwrap_or_default();
-        return Err(Cause::Login(format!("{code} {}", problem.escape_debug())));
+        return Err(Cause::Login(format!("{code} {}", quoted(&problem))));
     }
     let message = answer.bytes()?.to_vec();
     let holds_ms = if version >= 1 { answer.i64()? } else { 0 };

@@ -7,8 +7,7 @@ mod kafka;
 mod remote;
 mod sources;
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
+use crate::small;
 use crate::tail::{self, Source};
 use crate::text::shown;
 
@@ -95,7 +95,7 @@ impl FileConfig {
 /// # Errors
 /// All mistakes at once, in the order of the file.
 pub fn load(file: &Path, around: &Surroundings) -> Result<FileConfig, Vec<Mistake>> {
-    let text = read_bounded(file, TEXT_BYTES_MAX as u64 + 1).map_err(|error| {
+    let text = small::read(file, TEXT_BYTES_MAX as u64 + 1).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::IsADirectory => " (name a file in it)",
             _ => "",
@@ -402,7 +402,7 @@ impl Files<'_> {
     /// A file that must be there and readable.
     fn readable(&mut self, object: &Object, name: &str, report: &mut Report) -> Option<PathBuf> {
         let found = object.path(name, self.directory, report)?;
-        match read_bounded(&found.value, 1) {
+        match small::open(&found.value) {
             Ok(_) => Some(found.value),
             Err(error) => {
                 let written = found.value.strip_prefix(self.directory);
@@ -496,7 +496,7 @@ fn is_open(path: &Path) -> bool {
 /// What is wrong with the file, which is named.
 pub fn read_secret(path: &Path) -> Result<String, String> {
     let bytes =
-        read_bounded(path, SECRET_BYTES_MAX + 1).map_err(|error| cannot_read(path, &error))?;
+        small::read(path, SECRET_BYTES_MAX + 1).map_err(|error| cannot_read(path, &error))?;
     let path = shown(path);
     if bytes.len() as u64 > SECRET_BYTES_MAX {
         return Err(format!(
@@ -514,17 +514,6 @@ pub fn read_secret(path: &Path) -> Result<String, String> {
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> String {
     format!("cannot read '{}': {error}", shown(path))
-}
-
-/// The beginning of a file. What is no file is not waited for.
-fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-    let meta = fs::metadata(path)?;
-    if meta.is_dir() {
-        return Err(std::io::ErrorKind::IsADirectory.into());
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

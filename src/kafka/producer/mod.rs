@@ -54,7 +54,7 @@ pub struct Options {
     pub sasl: Option<Sasl>,
     /// Opening a TCP connection.
     pub connect_timeout: Duration,
-    /// Each exchange on a new connection, before the first request.
+    /// All exchanges on a new connection, before the first request.
     pub handshake_timeout: Duration,
     /// How long to wait for an answer before the connection is given up.
     pub request_timeout: Duration,
