@@ -396,3 +396,29 @@ fn files_whose_device_number_has_changed_go_on_where_they_were() {
         assert_eq!(figure(&ended.stderr, "lost_bytes"), None);
     }
 }
+
+/// Whoever writes to a renamed file is heard as long as nothing takes its path; so many
+/// of them as may be open kept all others from being read, for ever.
+#[test]
+fn files_that_were_renamed_and_have_no_successor_give_way_to_others() {
+    for pattern in [true, false] {
+        let world = World::new();
+        let mut logs = ["a", "b", "c"].map(|name| world.log(format!("{name}.log")));
+        let sources = match pattern {
+            true => json!([source("*.log", "t")]),
+            false => json!(["a.log", "b.log", "c.log"].map(|path| source(path, "t"))),
+        };
+        let shipper = world.run(&with_handles(config(sources), 2)).start();
+        for log in &mut logs[..2] {
+            log.write(["one"]);
+        }
+        shipper.delivers(["one", "one"]);
+        for log in &logs[..2] {
+            let old = format!("{}.1", log.path().display());
+            fs::rename(log.path(), old).unwrap();
+        }
+        logs[2].write(["two"]);
+        shipper.delivers(["two"]);
+        shipper.stop().exits(0).printed([""; 0]);
+    }
+}

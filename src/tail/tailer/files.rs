@@ -23,7 +23,7 @@ use super::super::rotated::{FORMER_MAX, Former};
 use super::super::{Context, Fence, ReadFrom, Target, cut, rotated};
 use super::obstacle::{Obstacle, check_kind, is_out_of_handles, is_reachable, stands_at};
 use super::recover::GONE_AFTER;
-use super::{End, Tailer};
+use super::{End, TURN, Tailer};
 
 /// How often the path is looked at while the file is busy; bounds how late a
 /// rotation is noticed.
@@ -435,6 +435,16 @@ impl Tailer {
         open
     }
 
+    /// True when others wait for a handle, this one has had its turn, and nothing stands
+    /// at the path any more: its file has another name, and is let go like those before it.
+    fn gives_way_for_good(&self) -> bool {
+        let handles = &self.context.handles;
+        let stands_elsewhere = self.stood.is_none() && !self.moved;
+        let has_had_its_turn = self.turn.elapsed() >= TURN;
+        let settled = self.generations.back().is_some_and(Generation::is_settled);
+        stands_elsewhere && has_had_its_turn && settled && handles.gives_way()
+    }
+
     fn remember_truncated(&mut self, life: Entry) {
         self.note_copies(&life);
         if self.truncated.len() >= TRUNCATED_MAX {
@@ -450,10 +460,11 @@ impl Tailer {
         let mut at = 0;
         let context = &self.context;
         let hurry = self.has_all_generations() || context.handles.is_asked();
+        let gives_way = self.gives_way_for_good();
         let former = self.former.get_or_insert_default();
         self.generations.retain(|generation| {
             let deleted = generation.last_look().links == 0;
-            let over = at < live || deleted;
+            let over = at < live || deleted || gives_way;
             at += 1;
             if context.options.once || !over || !generation.is_settled() {
                 return true;
