@@ -806,3 +806,32 @@ fn the_target_of_before_is_found_again_and_again_where_it_is() {
         shipper.stop().exits(0).printed([""; 0]);
     }
 }
+
+/// Another name of the file that stands at its path was tailed first, and nobody looked
+/// any more what had been at the path before.
+#[test]
+fn what_is_lost_is_told_also_where_another_file_has_a_second_name() {
+    let world = World::new();
+    let mut log = world.log("b.log");
+    let config = config(json!([source("*.log", "t")]));
+    let shipper = world.run(&config).start();
+    log.write(["one"]);
+    shipper.delivers(["one"]);
+    log.write_raw("unfinished");
+    world.status_until("all of it to be known", |report| {
+        report.files.iter().any(|file| file.size == 14)
+    });
+    shipper.stop();
+    let inode = log.inode();
+    let mut other = world.log("a.log");
+    other.write(["two"]);
+    fs::remove_file(log.path()).unwrap();
+    fs::hard_link(other.path(), log.path()).unwrap();
+
+    let shipper = world.run(&config).start();
+    shipper.delivers(["two"]);
+    shipper.says("lost path=");
+    let told = shipper.stop().exits(0).losses();
+    let told: Vec<_> = told.iter().map(|l| (l.inode, l.from, l.bytes)).collect();
+    assert_eq!(told, [(inode, 4, 10)]);
+}

@@ -168,6 +168,9 @@ impl Tailer {
         check_kind(&meta).map_err(Obstacle::Other)?;
         self.check_generations()?;
         let Some(claim) = self.claim(&meta, &path) else {
+            if first {
+                self.recover_renamed(Some(&meta))?; // those before it were nobody else's
+            }
             return Ok(());
         };
         self.renumber(&meta);
