@@ -337,8 +337,10 @@ impl Standing {
             let frame = wire::sasl_authenticate_request(version, OURS, client_id, message);
             let answer = ask(&frame)?;
             let (_, body) = wire::split_correlation(&answer)?;
-            let (said, holds) = wire::sasl_authenticate_response(body, version)?;
-            match exchange.answer(&said)? {
+            let said = wire::sasl_authenticate_response(body, version);
+            let (said, holds) = said.map_err(|cause| self.sasl.conceal(cause))?;
+            let next = exchange.answer(&said);
+            match next.map_err(|cause| self.sasl.conceal(cause))? {
                 Some(next) => message = next,
                 None => {
                     let after = |holds: Duration| holds.mul_f64(LOGIN_AGAIN_AFTER);

@@ -119,6 +119,21 @@ impl Sasl {
         !matches!(self, Sasl::Scram(..))
     }
 
+    /// What a broker says, without the secret that it may repeat.
+    pub fn conceal(&self, said: Cause) -> Cause {
+        let secret = match self {
+            Sasl::Plain(login) | Sasl::Scram(_, login) => Some(login.password.reveal().to_owned()),
+            Sasl::OauthBearer(path) => read_token(path).ok(),
+        };
+        match (said, secret) {
+            (Cause::Login(said), Some(secret)) if !secret.is_empty() => {
+                let escaped = secret.escape_debug().to_string();
+                Cause::Login(said.replace(&escaped, "***"))
+            }
+            (said, _) => said,
+        }
+    }
+
     /// Begins a login: the first message, and what waits for the answer.
     ///
     /// # Errors
@@ -335,6 +350,15 @@ mod tests {
         );
         let proof = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
         assert!(exchange.answer(proof).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_secret_that_a_broker_repeats_is_not_told() {
+        let sasl = Sasl::Plain(login("user", "pen\"cil"));
+        let said = Cause::Login(quoted("bad login \0user\0pen\"cil"));
+        let told = sasl.conceal(said).to_string();
+        assert!(told.contains("bad login") && told.contains("***"), "{told}");
+        assert!(!told.contains("cil"), "{told}");
     }
 
     /// Somebody who only knows our name, and is no broker.
