@@ -78,6 +78,9 @@ pub fn is_copy(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
 /// was settled of it.
 fn goes_on(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
     let far = entry.beyond.last().map_or(entry.position, |range| range.1);
+    // Where nothing can be compared, as with NUL bytes at the head, it must not have shrunk.
+    let is_blank = entry.head.len + entry.window.len == 0;
+    let far = if is_blank { entry.size } else { far };
     Ok(size >= far && fits(input, entry.head)? && fits(input, entry.window)?)
 }
 

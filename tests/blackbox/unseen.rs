@@ -835,3 +835,26 @@ fn what_is_lost_is_told_also_where_another_file_has_a_second_name() {
     let told: Vec<_> = told.iter().map(|l| (l.inode, l.from, l.bytes)).collect();
     assert_eq!(told, [(inode, 4, 10)]);
 }
+
+/// NUL bytes are no fingerprint: the file was taken for the same one, and what was in it
+/// was waited for.
+#[test]
+fn a_file_that_begins_with_nuls_and_is_truncated_unseen_is_reported_as_lost() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let shipper = world.run(&of_app_log()).start();
+    log.write_raw([0; 5_000]);
+    log.write_raw("unfinished");
+    world.status_until("all of it to be known", |report| {
+        report.files.iter().any(|file| file.size == 5_010)
+    });
+    shipper.stop();
+    for_writing(log.path()).set_len(0).unwrap();
+    log.write(["new"]);
+
+    let shipper = world.run(&of_app_log()).start();
+    shipper.delivers(["new"]);
+    let told = shipper.stop().exits(0).losses();
+    let told: Vec<_> = told.iter().map(|l| (l.inode, l.from, l.bytes)).collect();
+    assert_eq!(told, [(log.inode(), 0, 5_010)]);
+}
