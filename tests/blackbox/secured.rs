@@ -309,7 +309,7 @@ fn issue(dir: &Path, name: &str, params: CertificateParams, ca: &Authority) {
 mod tests {
     use std::io::Write;
     use std::net::TcpStream;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     use bytes::Bytes;
     use kafka_protocol::messages::{
@@ -362,7 +362,7 @@ mod tests {
         /// Whether it can write a line to a topic, and what it said if not.
         fn writes(&self, topic: &str) -> Result<(), String> {
             let address = self.secured.address(self.listener);
-            let mut child = Command::new("kcat")
+            let mut child = crate::kafka::kcat()
                 .args(["-b", &address, "-P", "-t", topic])
                 .args(&self.options)
                 .stdin(Stdio::piped())

@@ -22,7 +22,7 @@ pub use admin::exchange;
 pub use jvm::Version;
 use jvm::{Jvm, Program};
 pub use properties::Properties;
-pub use topic::Topic;
+pub use topic::{Topic, kcat};
 
 use crate::etcd::free_port;
 
