@@ -10,6 +10,9 @@ use std::time::Duration;
 use super::address::Address;
 use super::tls;
 
+/// Characters of what a broker says that are repeated in a message.
+const QUOTED_CHARS_MAX: usize = 200;
+
 /// A Kafka error code; 0 is "no error".
 ///
 /// Source: the protocol guide, "Error codes".
@@ -273,6 +276,12 @@ impl ConnectionError {
             (Stage::Serving | Stage::Legacy, _) => "check the broker's log",
         }
     }
+}
+
+/// A broker's text, as much of it as a person reads.
+pub(super) fn quoted(text: &str) -> String {
+    let text: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+    text.escape_debug().to_string()
 }
 
 impl fmt::Display for ConnectionError {

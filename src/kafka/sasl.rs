@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2, rand};
 
-use super::error::Cause;
+use super::error::{Cause, quoted};
 use crate::small;
 
 /// Fewest iterations of a SCRAM that is worth the name; RFC 7677 section 4.
@@ -26,8 +26,6 @@ const ITERATIONS_MAX: u32 = 1_000_000;
 const NONCE_BYTES: usize = 24;
 /// Largest file that may hold a token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
-/// Characters of what a broker says that are repeated in a message.
-const QUOTED_CHARS_MAX: usize = 200;
 /// The header of channel binding that says: none; in base64.
 const NO_BINDING: &str = "biws";
 
@@ -287,12 +285,6 @@ impl ScramHash {
 fn text_of(said: &[u8]) -> Result<&str, Cause> {
     std::str::from_utf8(said)
         .map_err(|_| Cause::Login("the broker's message is no text".to_owned()))
-}
-
-/// A broker's text, as much of it as a person reads.
-pub(super) fn quoted(text: &str) -> String {
-    let text: String = text.chars().take(QUOTED_CHARS_MAX).collect();
-    text.escape_debug().to_string()
 }
 
 /// The value of `name=` in a message of comma-separated attributes.

@@ -22,8 +22,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use super::address::Address;
 use super::answer::Answer;
 use super::batch::ProducerId;
-use super::error::{Cause, ErrorCode};
-use super::sasl::quoted;
+use super::error::{Cause, ErrorCode, quoted};
 
 /// The version in which ApiVersions is asked first.
 pub const API_VERSIONS_NEWEST: i16 = 3;

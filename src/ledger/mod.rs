@@ -513,9 +513,10 @@ impl Ledger {
         paths.any(|(path, keys)| keys.iter().any(of_topic) && wanted(path))
     }
 
-    /// Gives `topic` the positions of a path's files, and of the `inode` that stands
-    /// there (device, number, creation in nanoseconds since 1970), under topics that the path is not shipped to any more: a changed topic
-    /// goes on where the old one stopped. `topics` are all that it is shipped to.
+    /// Gives `topic` the positions of a path's files, and of the `inode` that stands there
+    /// (device, number, creation in nanoseconds since 1970), under topics that the path is
+    /// not shipped to any more: a changed topic goes on where the old one stopped. `topics`
+    /// are all that it is shipped to.
     pub fn inherit(
         &self,
         path: &Path,

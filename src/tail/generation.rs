@@ -500,6 +500,21 @@ mod tests {
             self.generation.step(false, &self.queue).unwrap()
         }
 
+        /// The lines from where reading stands to `end`, read and not offered yet.
+        fn lines_to(&self, end: u64) -> Lines {
+            let bounds = Bounds {
+                end,
+                complete: false,
+                line_bytes_max: 100,
+            };
+            let mut cursor = self.generation.cursor;
+            let read = cut::next(&self.generation.input, &mut cursor, bounds, &self.queue);
+            let Cut::Lines(lines) = read.unwrap() else {
+                panic!("there were lines");
+            };
+            lines
+        }
+
         /// Steps until there is nothing to do, and acknowledges what came.
         fn read_all(&mut self) {
             while let Step::Busy = self.step() {
@@ -542,16 +557,7 @@ mod tests {
             .file
             .write_all_at(b"ONE\nTWO\nthree\nfour\n", 0)
             .unwrap();
-        let mut cursor = Cursor::at(8);
-        let bounds = Bounds {
-            end: 19,
-            complete: false,
-            line_bytes_max: 100,
-        };
-        let read = cut::next(&scene.generation.input, &mut cursor, bounds, &scene.queue);
-        let Cut::Lines(lines) = read.unwrap() else {
-            panic!("there were lines");
-        };
+        let lines = scene.lines_to(19);
         let step = scene.generation.offer(lines, false, &scene.queue).unwrap();
         assert!(matches!(step, Step::Truncated), "{step:?}");
         assert_eq!(scene.generation.ledger().read_to(), 8);
@@ -611,16 +617,7 @@ mod tests {
     #[test]
     fn room_that_is_given_back_while_lines_are_offered_is_no_rewrite() {
         let mut scene = Scene::of(b"one\n\0\0\0\0");
-        let bounds = Bounds {
-            end: 8,
-            complete: false,
-            line_bytes_max: 100,
-        };
-        let mut cursor = scene.generation.cursor;
-        let read = cut::next(&scene.generation.input, &mut cursor, bounds, &scene.queue);
-        let Cut::Lines(lines) = read.unwrap() else {
-            panic!("there were lines");
-        };
+        let lines = scene.lines_to(8);
         scene.file.set_len(4).unwrap();
         let step = scene.generation.offer(lines, false, &scene.queue).unwrap();
         assert!(matches!(step, Step::Busy), "{step:?}");
