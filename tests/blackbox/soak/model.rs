@@ -118,6 +118,9 @@ pub struct Life {
     ended: Option<Instant>,
     /// NUL bytes that it begins with.
     hole: u64,
+    /// ... which logship may take for the beginning of its first line: it was killed
+    /// before it had written down that the file was there.
+    hole_unknown: bool,
     /// Some of it was given up by choice.
     drops: bool,
     equal_head: bool,
@@ -216,6 +219,8 @@ pub struct Model {
     losses: HashMap<u64, Vec<(Instant, Loss)>>,
     /// Inodes of forgotten lives of which something may still be said.
     haunted: HashSet<u64>,
+    /// Inodes that copies have had since a life had them.
+    copies: HashSet<u64>,
     /// Empty records of a topic that have arrived, since the last judgement.
     empty: BTreeMap<&'static str, usize>,
     /// Empty lines that nobody waits for, and that may come late.
@@ -369,9 +374,10 @@ impl Model {
         life.copy_unknown = !looked || life.known.is_none() || life.seen == 0;
     }
 
-    /// Something may be said of an inode that has no life.
-    pub fn haunts(&mut self, inode: u64) {
+    /// A copy of a life has this inode: what is said of it is said of no life.
+    pub fn is_copy(&mut self, inode: u64) {
         self.haunted.insert(inode);
+        self.copies.insert(inode);
     }
 
     /// A life is over before logship is known to have seen it: nor has it seen that the
@@ -396,6 +402,7 @@ impl Model {
             if unknown && !life.is_over() {
                 life.known = None;
             }
+            life.hole_unknown |= unknown;
             life.forget_seen_since(saved);
             life.copy_unknown |= life.copied.is_some_and(|copied| copied > saved);
             life.fate = match life.fate {
@@ -423,12 +430,11 @@ impl Model {
         }
     }
 
-    /// The newest life of an inode.
+    /// The newest life of an inode, if it is the newest that had it.
     pub fn newest_of(&mut self, inode: u64) -> Option<&mut Life> {
-        self.lives
-            .values_mut()
-            .rev()
-            .find(|life| life.inode == inode)
+        let mut lives = self.lives.values_mut().rev();
+        let newest = lives.find(|life| life.inode == inode);
+        newest.filter(|_| !self.copies.contains(&inode))
     }
 
     /// A file begins to be filled.
@@ -441,6 +447,7 @@ impl Model {
     ) -> LifeId {
         self.next += 1;
         self.tally.lives += 1;
+        self.copies.remove(&inode);
         let life = Life {
             topic,
             inode,
@@ -463,6 +470,7 @@ impl Model {
             begun: Instant::now(),
             ended: None,
             hole: 0,
+            hole_unknown: false,
             drops: false,
             equal_head,
             by_handle: false,
@@ -701,7 +709,9 @@ impl Model {
         message: &Message,
         record: &Record,
     ) -> Result<(), String> {
-        let (id, number) = name_of(message.bytes()).ok_or("no line that was written")?;
+        let hole = message.hole();
+        let shipped = &message.bytes()[hole..];
+        let (id, number) = name_of(shipped).ok_or("no line that was written")?;
         let life = self
             .lives
             .get_mut(&id)
@@ -727,7 +737,13 @@ impl Model {
             Message::Raw(_) => line.hash,
             Message::Json(_) => line.text_hash,
         };
-        if expected != Some(hash(message.bytes())) {
+        let with_hole = hole > 0;
+        if with_hole && (hole as u64 != life.hole || number > 0 || !life.hole_unknown) {
+            return Err("NUL bytes that no kill explains".into());
+        }
+        // What is cut behind a hole is cut earlier than it would be without.
+        let is_cut = with_hole && hole + shipped.len() >= LINE_BYTES_MAX;
+        if expected != Some(hash(shipped)) && !is_cut {
             return Err("a line that was written otherwise".into());
         }
         let arrival = Arrival {
@@ -884,6 +900,12 @@ impl Model {
             }
         }
         for (id, at, absence) in absent {
+            if let Absence::Missing = absence {
+                let life = self.life(id);
+                let what = format!("{:?} of life {id}: {}", life.lines[at], life.shown());
+                self.wrong
+                    .push(format!("a line that nothing accounts for: {what}"));
+            }
             let line = &mut self.life_mut(id).lines[at];
             line.excused = true;
             let bytes = line.to - line.from;
@@ -1113,6 +1135,11 @@ impl Message {
 
     fn is_empty(&self) -> bool {
         self.bytes().is_empty()
+    }
+
+    /// NUL bytes that it begins with.
+    fn hole(&self) -> usize {
+        self.bytes().iter().take_while(|byte| **byte == 0).count()
     }
 }
 

@@ -775,7 +775,7 @@ impl Stage {
             let copy = PathBuf::from(format!("{}-{life}", path.display()));
             fs::copy(&path, &copy).unwrap();
             // Of a copy that was taken for a file, losses are told like of any.
-            self.model.haunts(fs::metadata(&copy).unwrap().ino());
+            self.model.is_copy(fs::metadata(&copy).unwrap().ino());
             self.copies.push(copy);
             let up_since = self.daemon.as_ref().map(|_| self.up_since);
             self.model.is_copied(life, up_since);
