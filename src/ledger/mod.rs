@@ -543,12 +543,10 @@ impl Ledger {
             if topics.contains(&key.2) {
                 continue;
             }
-            // A file that had the number before is gone, and does not keep it from this one.
-            let times = [
-                inner.created_ns(&heir).flatten(),
-                inner.created_ns(&key).flatten(),
-            ];
-            if matches!(times, [Some(then), Some(now)] if then != now) {
+            // A file that had the number before is gone: it is neither in the way of the
+            // newer one nor takes its place.
+            let created = |key: &Key| inner.created_ns(key).flatten();
+            if matches!((created(&heir), created(&key)), (Some(heir), Some(own)) if heir < own) {
                 gone.extend(inner.forget(&heir));
             }
             if inner.knows(&heir) {
@@ -719,31 +717,36 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    /// What is known of inode 2, of 100 bytes.
+    fn known(path: &str, topic: &str, created: u64, position: u64) -> Entry {
+        Entry {
+            origin: Origin {
+                path: PathBuf::from(path),
+                real: None,
+                topic: topic.into(),
+                device: 1,
+                inode: 2,
+                generation: 0,
+                created_ns: Some(created),
+            },
+            head: Mark::default(),
+            position,
+            beyond: Vec::new(),
+            window: Mark::default(),
+            size: 100,
+            seen: 0,
+            complete: position == 100,
+            found_at: None,
+            ended: false,
+        }
+    }
+
     /// A rotated file is known by the name that it had, under the topic that its path
     /// had, and is found under another name for another topic.
     #[test]
     fn a_changed_topic_goes_on_with_a_renamed_file_by_its_inode() {
         let of = |topic: &str| Arc::<str>::from(topic);
-        let known = Entry {
-            origin: Origin {
-                path: PathBuf::from("/app.log.1"),
-                real: None,
-                topic: of("one"),
-                device: 1,
-                inode: 2,
-                generation: 0,
-                created_ns: Some(7),
-            },
-            head: Mark::default(),
-            position: 100,
-            beyond: Vec::new(),
-            window: Mark::default(),
-            size: 100,
-            seen: 0,
-            complete: true,
-            found_at: None,
-            ended: false,
-        };
+        let known = known("/app.log.1", "one", 7, 100);
         let now = Path::new("/app.log.2");
         for (inode, shipped_to, position) in [
             (Some((1, 2, None)), vec![of("two")], Some(100)),
@@ -765,35 +768,30 @@ mod tests {
     /// unread of it was never told.
     #[test]
     fn a_file_that_had_the_inode_before_keeps_no_position_from_its_heir() {
-        let of = |topic: &str| Arc::<str>::from(topic);
-        let known = |path: &str, topic: &str, created, position| Entry {
-            origin: Origin {
-                path: PathBuf::from(path),
-                real: None,
-                topic: of(topic),
-                device: 1,
-                inode: 2,
-                generation: 0,
-                created_ns: Some(created),
-            },
-            head: Mark::default(),
-            position,
-            beyond: Vec::new(),
-            window: Mark::default(),
-            size: 100,
-            seen: 0,
-            complete: false,
-            found_at: None,
-            ended: false,
-        };
+        let new = Arc::<str>::from("new");
         let before = known("/a.log", "new", 7, 60);
         let now = known("/b.log", "old", 8, 100);
         let ledger = Ledger::remembering(vec![before, now]);
         let path = Path::new("/b.log");
-        ledger.inherit(path, Some((1, 2, Some(8))), &of("new"), &[of("new")]);
-        let heir = ledger.recall(1, 2, &of("new"), path).unwrap().entry();
+        ledger.inherit(path, Some((1, 2, Some(8))), &new, &[Arc::clone(&new)]);
+        let heir = ledger.recall(1, 2, &new, path).unwrap().entry();
         assert_eq!((heir.origin.created_ns, heir.position), (Some(8), 100));
         assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
+    }
+
+    /// ... and what is left under the topic of before took the place of the file that has
+    /// the number now: all of it came twice after a start.
+    #[test]
+    fn a_file_that_had_the_inode_before_does_not_come_back_by_a_changed_topic() {
+        let new = Arc::<str>::from("new");
+        let before = known("/a.log", "old", 7, 100);
+        let now = known("/a.log", "new", 8, 60);
+        let ledger = Ledger::remembering(vec![before, now]);
+        let path = Path::new("/a.log");
+        ledger.inherit(path, Some((1, 2, Some(8))), &new, &[Arc::clone(&new)]);
+        let kept = ledger.recall(1, 2, &new, path).unwrap().entry();
+        assert_eq!((kept.origin.created_ns, kept.position), (Some(8), 60));
+        assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 0);
     }
 
     /// Between its opening and its first line, an account of which nothing was on its way
