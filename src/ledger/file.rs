@@ -230,10 +230,13 @@ impl FileLedger {
         }
     }
 
-    /// The account of a file that is known from the checkpoint.
-    pub fn resumed(entry: &Entry, origin: Origin, flow: Arc<Flow>) -> FileLedger {
+    /// The account of a file that is known from the checkpoint, and was just recognised
+    /// with `there` bytes: what was known of them is from the first moment on, so that it
+    /// is told if they go before anybody looks.
+    pub fn resumed(entry: &Entry, origin: Origin, flow: Arc<Flow>, there: u64) -> FileLedger {
         let file = FileLedger::new(origin, flow, entry.position, entry.head, entry.window);
         let mut state = file.state();
+        state.size = state.size.max(entry.size.min(there));
         for &(from, to) in &entry.beyond {
             state.start += to - from;
             state.size = state.size.max(to);

@@ -594,6 +594,29 @@ mod tests {
         assert!(matches!(step, Step::Truncated), "{step:?}");
     }
 
+    /// ... or by nobody: between a restarted logship's recognising its file and the first
+    /// look at it there is time for a truncation, and what was known of it from before was
+    /// never told.
+    #[test]
+    fn what_was_known_of_a_file_is_lost_when_it_is_truncated_before_its_first_look() {
+        let scene = Scene::of(b"one\ntwo\n");
+        let account = scene.generation.ledger();
+        let mut entry = account.entry();
+        (entry.position, entry.window) = (4, identity::window(&scene.generation.input, 4).unwrap());
+        let origin = entry.origin.clone();
+        let flow = Arc::clone(account.flow());
+        let account = FileLedger::resumed(&entry, origin, flow, 8);
+        scene.file.set_len(0).unwrap();
+        let Generation { input, job, .. } = scene.generation;
+        let attendance = Arc::new(account).attend();
+        let mut generation = Generation::new(input, None, attendance, job, false).unwrap();
+        let step = generation.step(false, &scene.queue).unwrap();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+        generation.give_up(LossReason::Truncated);
+        let figures = generation.ledger().figures();
+        assert_eq!(figures.lost_bytes[LossReason::Truncated as usize], 4);
+    }
+
     /// Its writer has no more to write, and cuts off what it did not need, before
     /// anybody looked at that by itself.
     #[test]

@@ -332,10 +332,8 @@ impl Tailer {
                     origin.real = entry.origin.real.clone(); // the link leads elsewhere by now
                 }
                 let flow = Arc::clone(&self.flow);
-                Ok(self
-                    .context
-                    .ledger
-                    .open(FileLedger::resumed(&entry, origin, flow)))
+                let account = FileLedger::resumed(&entry, origin, flow, meta.len());
+                Ok(self.context.ledger.open(account))
             }
             known => {
                 log::info!(
