@@ -246,6 +246,13 @@ pub const KEYS: &[Key] = &[
         "How long opening a connection to a broker may take. From 10ms to 10m.",
     ),
     key(
+        "kafka.handshake_timeout",
+        DURATION,
+        r#""5s""#,
+        r#""10s""#,
+        "How long TLS, the first exchange with a broker and the login may take together. From 10ms to 10m.",
+    ),
+    key(
         "kafka.in_flight_requests",
         NUMBER,
         "5",

@@ -79,7 +79,15 @@ pub fn identity(cert_file: &Path, key_file: &Path) -> Result<Identity, Wrong> {
         .and_then(|builder| builder.with_client_auth_cert(chain.clone(), key.clone_key()))
         .map_err(|error| {
             let (cert, key) = (shown(cert_file), shown(key_file));
-            PemFile::Key.wrong(format!("{key} is not the key of {cert}: {error}"))
+            match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    PemFile::Key.wrong(format!("{key} is not the key of {cert}"))
+                }
+                rustls::Error::InvalidCertificate(problem) => {
+                    PemFile::Cert.wrong(format!("{cert} cannot be used: {problem}"))
+                }
+                problem => PemFile::Key.wrong(format!("{key} cannot be used: {problem}")),
+            }
         })?;
     Ok((chain, key))
 }

@@ -6,8 +6,8 @@
 //! it closes is the producer's business.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,6 @@ const LOGIN_ROUNDS_MAX: usize = 5;
 const LOGIN_AGAIN_AFTER: f64 = 0.85;
 /// ... and not sooner than this: a broker that wants it all the time gets requests only.
 const LOGIN_AGAIN_MIN: Duration = Duration::from_secs(1);
-/// How long each answer of another login may take, behind those of requests before it.
-const LOGIN_AGAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How an alert of TLS begins (RFC 8446 section 5.1): what a listener with TLS says to
 /// who speaks in the clear.
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
@@ -47,8 +45,10 @@ pub struct Dial {
     pub client_id: String,
     /// Opening the TCP connection may take so long, for each address of the host.
     pub connect_timeout: Duration,
-    /// Each answer on the way from the open connection to the first request may.
+    /// The way from the open connection to the first request may.
     pub handshake_timeout: Duration,
+    /// Each answer of another login may, behind those of requests before it.
+    pub request_timeout: Duration,
     /// TLS; without it, in the clear.
     pub tls: Option<Tls>,
     /// Logging in, if the broker wants it.
@@ -74,7 +74,19 @@ pub enum Event {
 pub struct Connection {
     id: ConnectionId,
     frames: Sender<Frame>,
-    socket: Arc<Mutex<Option<TcpStream>>>,
+    progress: Progress,
+}
+
+// A lock and not messages: the owner asks for it when nothing comes any more.
+type Progress = Arc<Mutex<Reached>>;
+
+/// How far a connection is.
+#[derive(Debug)]
+struct Reached {
+    /// What it is at.
+    stage: Stage,
+    /// Its socket, once there is one.
+    socket: Option<TcpStream>,
 }
 
 impl Connection {
@@ -89,12 +101,15 @@ impl Connection {
         events: Sender<Event>,
     ) -> Connection {
         let (frames, queue) = bounded(FRAMES_MAX);
-        let socket = Arc::new(Mutex::new(None));
+        let progress = Arc::new(Mutex::new(Reached {
+            stage: Stage::Dns,
+            socket: None,
+        }));
         let worker = Worker {
             id,
             address,
             dial,
-            socket: Arc::clone(&socket),
+            progress: Arc::clone(&progress),
             events,
         };
         let (spare, unable) = (worker.events.clone(), worker.address.clone());
@@ -107,12 +122,21 @@ impl Connection {
             // The owner reads the events; with no room it would wait for itself.
             let _ = spare.try_send(Event::Down(id, error));
         }
-        Connection { id, frames, socket }
+        Connection {
+            id,
+            frames,
+            progress,
+        }
     }
 
     /// The id that this connection's events carry.
     pub fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// What it is at: where to look when nothing comes of it.
+    pub fn stage(&self) -> Stage {
+        held(&self.progress).stage
     }
 
     /// Queues a frame. False when the connection is closing, and then an
@@ -125,11 +149,14 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // The lock is held for a pointer's time only; a shutdown does not block.
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(socket) = &*socket {
+        if let Some(socket) = &held(&self.progress).socket {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
+}
+
+fn held(progress: &Progress) -> MutexGuard<'_, Reached> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The one place of the client that makes threads.
@@ -141,7 +168,7 @@ struct Worker {
     id: ConnectionId,
     address: Address,
     dial: Dial,
-    socket: Arc<Mutex<Option<TcpStream>>>,
+    progress: Progress,
     events: Sender<Event>,
 }
 
@@ -211,7 +238,9 @@ impl Worker {
     }
 
     fn connect(&self) -> Result<Ready, Problem> {
-        let socket = open_tcp(&self.address, self.dial.connect_timeout)?;
+        let addresses = look_up(&self.address)?;
+        self.goes_on(Stage::Tcp);
+        let socket = open_tcp(addresses, self.dial.connect_timeout)?;
         let deadline = Instant::now() + self.dial.handshake_timeout;
         let timeout = Some(self.dial.handshake_timeout);
         let prepared = socket
@@ -219,15 +248,19 @@ impl Worker {
             .and_then(|()| socket.set_write_timeout(timeout))
             .and_then(|()| socket.try_clone());
         let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
+        held(&self.progress).socket = Some(clone);
 
+        self.goes_on(Stage::Tls);
         let mut transport = self
             .secure(socket, deadline)
             .map_err(|cause| (Stage::Tls, cause))?;
+        self.goes_on(Stage::Handshake);
         let shaken = self.shake_hands(&mut transport);
-        let versions = shaken.map_err(|cause| (Stage::Handshake, self.waited(cause)))?;
+        let versions = shaken.map_err(|cause| self.refused(cause))?;
+        self.goes_on(Stage::Sasl);
         let logged_in = self.log_in(&mut transport, versions);
         let login = logged_in.map_err(|cause| (Stage::Sasl, self.waited(cause)))?;
+        self.goes_on(Stage::Serving);
         transport
             .lift_deadline()
             .map_err(|error| (Stage::Handshake, Cause::Io(error)))?;
@@ -236,6 +269,21 @@ impl Worker {
             versions,
             login,
         })
+    }
+
+    fn goes_on(&self, stage: Stage) {
+        held(&self.progress).stage = stage;
+    }
+
+    /// Where the first exchange failed. Our side of TLS 1.3 is done before the broker has
+    /// looked at our certificate (RFC 8446 section 4.4.2.4), so one that hangs up then may
+    /// want another.
+    fn refused(&self, cause: Cause) -> Problem {
+        match self.waited(cause) {
+            Cause::HungUp if self.dial.tls.is_some() => (Stage::Tls, Cause::HungUp),
+            Cause::Tls(error) => (Stage::Tls, Cause::Tls(error)),
+            cause => (Stage::Handshake, cause),
+        }
     }
 
     fn secure(&self, socket: TcpStream, deadline: Instant) -> Result<Transport, Cause> {
@@ -299,22 +347,34 @@ impl Worker {
     }
 }
 
-/// Opens a TCP connection; each address of the host may take `timeout`.
-pub(super) fn open_tcp(address: &Address, timeout: Duration) -> Result<TcpStream, Problem> {
-    let addresses = (address.host(), address.port())
-        .to_socket_addrs()
-        .map_err(|error| (Stage::Dns, Cause::Io(error)))?;
-    let mut problem = (Stage::Dns, Cause::NoAddress);
+/// The addresses of a host, at least one.
+pub(super) fn look_up(address: &Address) -> Result<Vec<SocketAddr>, Problem> {
+    let found = (address.host(), address.port()).to_socket_addrs();
+    let found: Vec<SocketAddr> = found
+        .map_err(|error| (Stage::Dns, Cause::Io(error)))?
+        .collect();
+    match found.is_empty() {
+        true => Err((Stage::Dns, Cause::NoAddress)),
+        false => Ok(found),
+    }
+}
+
+/// Opens a TCP connection to one of these addresses, each of which may take `timeout`.
+pub(super) fn open_tcp(
+    addresses: Vec<SocketAddr>,
+    timeout: Duration,
+) -> Result<TcpStream, Problem> {
+    let mut problem = Cause::NoAddress;
     for address in addresses {
         match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                problem = (Stage::Tcp, Cause::Silence(timeout));
+                problem = Cause::Silence(timeout);
             }
-            Err(error) => problem = (Stage::Tcp, Cause::Io(error)),
+            Err(error) => problem = Cause::Io(error),
         }
     }
-    Err(problem)
+    Err((Stage::Tcp, problem))
 }
 
 impl Standing {
@@ -411,15 +471,17 @@ impl Writing {
         };
         let dial = &self.worker.dial;
         let (writer, answers) = (&mut self.writer, &self.answers);
+        self.worker.goes_on(Stage::Sasl);
         login.renew(&dial.client_id, |frame| {
             writer.write(frame).map_err(hung_up)?;
             answers
-                .recv_timeout(LOGIN_AGAIN_TIMEOUT)
+                .recv_timeout(dial.request_timeout)
                 .map_err(|error| match error {
-                    RecvTimeoutError::Timeout => Cause::Silence(LOGIN_AGAIN_TIMEOUT),
+                    RecvTimeoutError::Timeout => Cause::Silence(dial.request_timeout),
                     RecvTimeoutError::Disconnected => Cause::HungUp,
                 })
         })?;
+        self.worker.goes_on(Stage::Serving);
         log::debug!("logged in again at broker {}", self.worker.address);
         Ok(())
     }

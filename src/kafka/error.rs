@@ -262,7 +262,7 @@ impl ConnectionError {
             (Stage::Sasl, Cause::HungUp) => {
                 "check that this listener is one with SASL, and user and password"
             }
-            (Stage::Sasl, Cause::Silence(_)) => "check the broker's log",
+            (Stage::Sasl, Cause::Silence(_) | Cause::Protocol(_)) => "check the broker's log",
             (Stage::Sasl, Cause::Login(problem)) if problem.contains("token") => {
                 "check the token: kafka.sasl.token_file, --sasl-token-file"
             }
@@ -270,6 +270,7 @@ impl ConnectionError {
             (Stage::Serving, Cause::HungUp) => {
                 "see the broker's log; a listener with SASL hangs up on who does not log in"
             }
+            (Stage::Legacy, Cause::Version(_)) => "leave kafka.client away",
             (Stage::Legacy, Cause::HungUp) => {
                 "see the broker's log; Kafka 4, and listeners with TLS or SASL, hang up on the legacy client"
             }
@@ -295,7 +296,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Io(error) => write!(f, "{error}"),
             Cause::NoAddress => f.write_str("the host name has no address"),
-            Cause::Silence(waited) => write!(f, "no answer within {} ms", waited.as_millis()),
+            Cause::Silence(waited) => write!(f, "no answer within {waited:?}"),
             Cause::HungUp => f.write_str("the broker closed the connection"),
             Cause::Protocol(what) | Cause::Version(what) | Cause::Login(what) => f.write_str(what),
             Cause::NoRecordBatches(newest) => write!(
@@ -304,7 +305,10 @@ impl fmt::Display for Cause {
             ),
             Cause::SpeaksTls => f.write_str("the broker speaks TLS"),
             Cause::NoLogin => f.write_str("this listener knows no login"),
-            Cause::Tls(error) => write!(f, "{error}"),
+            Cause::Tls(error) => f.write_str(&tls::told(error)),
+            Cause::Mechanism(ours, theirs) if theirs.is_empty() => {
+                write!(f, "the broker does not know {ours}, and names no other")
+            }
             Cause::Mechanism(ours, theirs) => write!(
                 f,
                 "the broker does not know {ours}, but {}",

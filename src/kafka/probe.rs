@@ -46,17 +46,7 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
     if options.client == Kind::Legacy {
         return legacy::probe(options, topics);
     }
-    let mut probe = Probe {
-        options,
-        topics,
-        events: bounded(EVENTS_MAX),
-        peers: Vec::new(),
-        cluster: None,
-        makes_topics: None,
-    };
-    for address in &options.bootstrap {
-        probe.add(address, None);
-    }
+    let mut probe = Probe::of(options, topics);
     probe.run();
     let is_old = probe.peers.iter().any(|peer| peer.is_old);
     let mut checks = probe.checks();
@@ -107,7 +97,23 @@ enum Waiting {
     Nothing,
 }
 
-impl Probe<'_> {
+impl<'a> Probe<'a> {
+    /// Begins with the brokers that are named.
+    fn of(options: &'a Options, topics: &'a [String]) -> Probe<'a> {
+        let mut probe = Probe {
+            options,
+            topics,
+            events: bounded(EVENTS_MAX),
+            peers: Vec::new(),
+            cluster: None,
+            makes_topics: None,
+        };
+        for address in &options.bootstrap {
+            probe.add(address, None);
+        }
+        probe
+    }
+
     fn add(&mut self, address: &Address, told_by: Option<&Address>) {
         let known = self.peers.iter().any(|peer| peer.address == *address);
         if known || self.peers.len() >= BROKERS_MAX {
@@ -180,11 +186,12 @@ impl Probe<'_> {
                 continue;
             }
             if peer.deadline <= now {
-                let limit = BROKER_MAX.as_secs();
-                peer.fails(
-                    &format!("no answer within {limit} s"),
-                    "check the broker's log",
-                );
+                let error = ConnectionError {
+                    address: peer.address.clone(),
+                    stage: peer.connection.stage(),
+                    cause: Cause::Silence(BROKER_MAX),
+                };
+                peer.down(&error, false);
             } else if peer.retry_at.is_some_and(|at| at <= now) {
                 peer.ask_producer_id(&self.options.client_id);
             }
@@ -374,11 +381,10 @@ impl Peer {
     /// What was asked last goes wrong, and nothing more is asked.
     fn fails(&mut self, problem: &str, hint: &str) {
         let step = match self.waiting {
-            Waiting::Connection => "connection",
             Waiting::Metadata => "metadata",
             Waiting::ProducerId => "producer id",
             // Not everybody may ask for settings; they are not needed.
-            Waiting::Setting | Waiting::Nothing => {
+            Waiting::Connection | Waiting::Setting | Waiting::Nothing => {
                 self.waiting = Waiting::Nothing;
                 return;
             }
@@ -493,6 +499,35 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    /// A resolver that is silent was told as "connection", whatever had gone before.
+    #[test]
+    fn what_takes_too_long_is_told_with_the_step_that_it_is_at() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let options = Options::new(vec![Address::new("127.0.0.1", port)]);
+        let mut probe = Probe::of(&options, &[]);
+        while probe.peers[0].connection.stage() != Stage::Handshake {
+            std::thread::yield_now();
+        }
+        probe.on_time(Instant::now() + BROKER_MAX);
+        let steps: Vec<(&str, bool)> = probe.peers[0]
+            .checks
+            .iter()
+            .map(|check| {
+                (
+                    check.name.rsplit(": ").next().unwrap(),
+                    check.outcome.is_ok(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("DNS lookup", true),
+            ("TCP connect", true),
+            ("Kafka handshake", false),
+        ];
+        assert_eq!(steps, expected);
     }
 
     #[test]

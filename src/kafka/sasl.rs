@@ -65,8 +65,8 @@ pub enum ScramHash {
 /// One login under way.
 #[derive(Debug)]
 pub enum Exchange {
-    /// The first message says all.
-    Said,
+    /// The first message says all. What of it a broker refuses that answers.
+    Said(&'static str),
     /// The broker has our name and is to challenge us.
     Named(Box<Scram>),
     /// The broker is to prove that it knows the password as well.
@@ -140,12 +140,12 @@ impl Sasl {
         match self {
             Sasl::Plain(login) => {
                 let message = format!("\0{}\0{}", login.username, login.password.reveal());
-                Ok((Exchange::Said, message.into_bytes()))
+                Ok((Exchange::Said("the login"), message.into_bytes()))
             }
             Sasl::OauthBearer(path) => {
                 let token = read_token(path)?;
                 let message = format!("n,,\x01auth=Bearer {token}\x01\x01");
-                Ok((Exchange::Said, message.into_bytes()))
+                Ok((Exchange::Said("the token"), message.into_bytes()))
             }
             Sasl::Scram(hash, login) => {
                 let mut nonce = [0; NONCE_BYTES];
@@ -164,10 +164,10 @@ impl Exchange {
     /// A broker that does not keep to the mechanism, or does not know the password.
     pub fn answer(&mut self, said: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         match self {
-            Exchange::Said if said.is_empty() => Ok(None),
+            Exchange::Said(_) if said.is_empty() => Ok(None),
             // RFC 7628 section 3.2.2: an error is an object, and waits for one byte.
-            Exchange::Said => Err(Cause::Login(format!(
-                "the broker refuses the token: {}",
+            Exchange::Said(what) => Err(Cause::Login(format!(
+                "the broker refuses {what}: {}",
                 quoted(&String::from_utf8_lossy(said))
             ))),
             Exchange::Named(scram) => {

@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
     Error, RootCertStore, SignatureScheme,
@@ -79,6 +81,29 @@ impl Tls {
         self.made_of.ours.is_some()
     }
 
+    /// When our certificate stopped being valid, if it has by `now` (RFC 5280 section
+    /// 4.1.2.5): brokers refuse it, and few say why.
+    pub fn expired_at(&self, now: SystemTime) -> Option<SystemTime> {
+        let (chain, _) = self.made_of.ours.as_ref()?;
+        let (ours, between) = chain.split_first()?;
+        // Whoever has signed it: its time is looked at first.
+        let mut roots = RootCertStore::empty();
+        roots.add(chain.last()?.clone()).ok()?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).ok()?);
+        match verifier
+            .build()
+            .ok()?
+            .verify_client_cert(ours, between, now)
+        {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => Some(UNIX_EPOCH + Duration::from_secs(not_after.as_secs())),
+            _ => None,
+        }
+    }
+
     /// A connection that has not begun yet.
     pub(super) fn session(&self, address: &Address) -> Result<ClientConnection, Error> {
         let name = ServerName::try_from(address.host().to_owned())
@@ -110,11 +135,24 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// What went wrong, in words also where the library has a name only.
+pub fn told(error: &Error) -> String {
+    let told = error.to_string();
+    match () {
+        () if told.contains("CaUsedAsEndEntity") => "the broker's certificate is one of a CA",
+        () if told.contains("UnsupportedCertVersion") => {
+            "the broker's certificate is older than X.509 version 3"
+        }
+        () => return told,
+    }
+    .to_owned()
+}
+
 /// What the reader of the message can change.
 pub fn hint(error: &Error) -> &'static str {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
+        NotValidYetContext, Other, UnknownIssuer,
     };
     match error {
         Error::InvalidCertificate(UnknownIssuer) => {
@@ -128,6 +166,9 @@ pub fn hint(error: &Error) -> &'static str {
         }
         Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
             "use a name of the broker that its certificate has, also in advertised.listeners"
+        }
+        Error::InvalidCertificate(Other(_)) => {
+            "give the broker a certificate of version 3 without CA:TRUE, signed by a CA"
         }
         Error::InvalidCertificate(_) => "the broker needs another certificate",
         Error::InvalidMessage(_) => "this listener may be one without TLS",
@@ -145,7 +186,7 @@ pub fn hint(error: &Error) -> &'static str {
             | AlertDescription::CertificateRevoked
             | AlertDescription::UnsupportedCertificate,
         ) => {
-            "the broker does not trust our certificate: see its truststore, and ours in kafka.tls.cert_file"
+            "the broker does not trust our certificate, or it has expired: see its truststore, and ours in kafka.tls.cert_file"
         }
         Error::AlertReceived(AlertDescription::ProtocolVersion) | Error::PeerIncompatible(_) => {
             "the broker must offer TLS 1.2 or 1.3: see its ssl.enabled.protocols"
@@ -192,5 +233,44 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// Of a client, signed by an authority and good for the year 2020.
+    fn of_2020(with_authority: bool) -> Tls {
+        let key = || KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(CertificateParams::default(), key()).unwrap();
+        let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        let ours = key();
+        let mut chain = vec![params.signed_by(&ours, &issuer).unwrap().der().clone()];
+        if with_authority {
+            chain.push(issuer.der().clone());
+        }
+        let key = PrivateKeyDer::try_from(ours.serialize_der()).unwrap();
+        let identity = Identity {
+            trusted: Vec::new(),
+            ours: Some((chain, key)),
+            unverified: true,
+        };
+        Tls::new(identity).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_of_ours_is_known_to_have_expired() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let end = at(1_609_459_200); // 2021-01-01
+        for with_authority in [false, true] {
+            let tls = of_2020(with_authority);
+            assert_eq!(tls.expired_at(at(1_600_000_000)), None);
+            assert_eq!(tls.expired_at(SystemTime::now()), Some(end));
+        }
     }
 }

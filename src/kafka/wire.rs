@@ -22,7 +22,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use super::address::Address;
 use super::answer::Answer;
 use super::batch::ProducerId;
-use super::error::{Cause, ErrorCode, quoted};
+use super::error::{Cause, ErrorCode, Verdict, quoted};
 
 /// The version in which ApiVersions is asked first.
 pub const API_VERSIONS_NEWEST: i16 = 3;
@@ -41,6 +41,9 @@ const MECHANISMS_SHOWN_MAX: usize = 20;
 /// SaslAuthenticate: 1 tells how long the login holds (KIP-368).
 const SASL_AUTHENTICATE: (i16, i16) = (0, 1);
 
+/// The first version of Fetch that knows record batches and nothing else.
+const FETCH_BATCHES: i16 = 4;
+
 /// The versions of each request that a broker and this client share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
@@ -52,6 +55,8 @@ pub struct Versions {
     pub init_producer_id: i16,
     /// Of SaslAuthenticate; `None` before Kafka 1.0.
     pub sasl_authenticate: Option<i16>,
+    /// It takes record batches only, as Kafka 4 does, whatever it says of Produce (KIP-896).
+    pub batches_only: bool,
 }
 
 /// The bytes of one request, batches shared rather than copied.
@@ -470,6 +475,8 @@ pub fn api_versions_response(answer: &[u8], version: i16) -> Result<Option<Versi
         metadata: shared(ApiKey::Metadata, METADATA)?,
         init_producer_id: shared(ApiKey::InitProducerId, INIT_PRODUCER_ID)?,
         sasl_authenticate: shared(ApiKey::SaslAuthenticate, SASL_AUTHENTICATE).ok(),
+        batches_only: offer_of(ApiKey::Fetch)
+            .is_some_and(|(_, oldest, _)| *oldest >= FETCH_BATCHES),
     }))
 }
 
@@ -525,8 +532,11 @@ pub fn sasl_authenticate_response(
     let code = ErrorCode(answer.i16()?);
     let problem = answer.nullable_string()?;
     if code != ErrorCode::NONE {
-        let problem = problem.unwrap_or_default();
-        return Err(Cause::Login(format!("{code} {}", quoted(&problem))));
+        let problem = format!("{code} {}", quoted(&problem.unwrap_or_default()));
+        return Err(match code.verdict() {
+            Verdict::Retry => Cause::Protocol(problem), // a broker that has just started
+            _ => Cause::Login(problem),
+        });
     }
     let message = answer.bytes()?.to_vec();
     let holds_ms = if version >= 1 { answer.i64()? } else { 0 };
@@ -730,6 +740,7 @@ mod tests {
             api(ApiKey::Metadata, 5),
             api(ApiKey::InitProducerId, 0),
             api(ApiKey::SaslAuthenticate, 2),
+            api(ApiKey::Fetch, 18).with_min_version(4),
         ]);
         for version in [0, API_VERSIONS_NEWEST] {
             let answer = [vec![0; 4], encoded(&response, version)].concat();
@@ -739,6 +750,7 @@ mod tests {
                 metadata: 5,
                 init_producer_id: 0,
                 sasl_authenticate: Some(1),
+                batches_only: true,
             };
             assert_eq!(versions, expected);
         }

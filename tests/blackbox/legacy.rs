@@ -53,6 +53,12 @@ fn with_kafka_4_the_legacy_client_says_that_it_is_refused() {
     let (world, topic) = (World::new(), Topic::at(&kafka.addresses()));
     world.log("app.log").write(["line"]);
     let mut config = legacy_config(&kafka, &topic, "none", &["app.log"]);
+    connects(
+        &world,
+        &config,
+        1,
+        "takes nothing of this client (leave kafka.client away)",
+    );
     let shipper = world.run(&config).start();
     shipper.says(REFUSED);
     // What was not acknowledged goes out when the config is right.
@@ -275,7 +281,7 @@ fn stops_in_time_with_a_silent_broker(kafka: &Kafka) {
     topic.wait_for(10);
     kafka.pause(1);
     log.write(numbered(10..20));
-    shipper.says("request of the legacy client: no answer within 2000 ms");
+    shipper.says("request of the legacy client: no answer within 2s");
     let begun = std::time::Instant::now();
     shipper.stop().exits(3);
     assert!(

@@ -7,6 +7,7 @@
 //! MutualTls    TLS, and the client shows a certificate of the same authority
 //! ExpiredTls   TLS with a certificate that is out of date
 //! ElsewhereTls TLS with a certificate for another host
+//! CaTls        TLS with a certificate that is one of an authority
 //! SaslTls      SASL over TLS: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512
 //! Sasl         the same without TLS
 //! SaslReauth   the same, and who has logged in must do so again within 5 s
@@ -48,17 +49,19 @@ pub enum Listener {
     MutualTls,
     ExpiredTls,
     ElsewhereTls,
+    CaTls,
     SaslTls,
     Sasl,
     SaslReauth,
 }
 
 impl Listener {
-    pub const ALL: [Listener; 7] = [
+    pub const ALL: [Listener; 8] = [
         Listener::Tls,
         Listener::MutualTls,
         Listener::ExpiredTls,
         Listener::ElsewhereTls,
+        Listener::CaTls,
         Listener::SaslTls,
         Listener::Sasl,
         Listener::SaslReauth,
@@ -71,11 +74,9 @@ impl Listener {
     /// As kcat and Kafka call it.
     pub fn protocol(self) -> &'static str {
         match self {
-            Listener::Tls | Listener::MutualTls | Listener::ExpiredTls | Listener::ElsewhereTls => {
-                "SSL"
-            }
             Listener::SaslTls => "SASL_SSL",
             Listener::Sasl | Listener::SaslReauth => "SASL_PLAINTEXT",
+            _ => "SSL",
         }
     }
 
@@ -92,6 +93,7 @@ impl Listener {
         match self {
             Listener::ExpiredTls => "expired",
             Listener::ElsewhereTls => "elsewhere",
+            Listener::CaTls => "authority",
             _ => "broker",
         }
     }
@@ -171,6 +173,11 @@ impl Secured {
     /// Certificate and key of a client whom the other authority knows.
     pub fn stranger(&self) -> (PathBuf, PathBuf) {
         self.pair("stranger")
+    }
+
+    /// Certificate and key of a client, out of date.
+    pub fn late_client(&self) -> (PathBuf, PathBuf) {
+        self.pair("late-client")
     }
 
     fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -261,10 +268,18 @@ fn issue_all(dir: &Path) {
         certificate("broker", &["kafka.example"]),
         &ca,
     );
-    let mut expired = certificate("broker", &here);
-    expired.not_before = date_time_ymd(2020, 1, 1);
-    expired.not_after = date_time_ymd(2021, 1, 1);
-    issue(dir, "expired", expired, &ca);
+    for (name, whose, hosts) in [
+        ("expired", "broker", &here[..]),
+        ("late-client", "client", &[]),
+    ] {
+        let mut expired = certificate(whose, hosts);
+        expired.not_before = date_time_ymd(2020, 1, 1);
+        expired.not_after = date_time_ymd(2021, 1, 1);
+        issue(dir, name, expired, &ca);
+    }
+    let mut itself_one = certificate("broker", &here);
+    itself_one.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    issue(dir, "authority", itself_one, &ca);
     issue(dir, "client", certificate("client", &[]), &ca);
     issue(dir, "stranger", certificate("client", &[]), &other);
 }

@@ -2,7 +2,7 @@
 //! does not is told the step, the reason and what to change.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -93,8 +93,11 @@ fn everything_wrong(secured: &Secured, world: &World) -> Vec<Wrong> {
     fs::write(world.path("token"), "a.token\n").unwrap();
     let text = |path: &Path| path.display().to_string();
     let (ca, other) = (text(&secured.ca()), text(&secured.other_ca()));
-    let (certificate, key) = secured.stranger();
-    let (certificate, key) = (text(&certificate), text(&key));
+    let showing = |(certificate, key): (PathBuf, PathBuf)| {
+        let files = [("ca", secured.ca()), ("cert", certificate), ("key", key)];
+        files.map(|(name, file)| format!("--tls-{name}-file={}", file.display()))
+    };
+    let (stranger, late) = (showing(secured.stranger()), showing(secured.late_client()));
     let user = ["--sasl-username", USER, "--sasl-password-file"];
     let login = |mechanism, file| {
         let mut options = vec!["--sasl-mechanism", mechanism];
@@ -149,23 +152,28 @@ fn everything_wrong(secured: &Secured, world: &World) -> Vec<Wrong> {
             ["closed the connection", "without TLS"],
         ),
         wrong(
+            Listener::CaTls,
+            &trusted,
+            "TLS handshake",
+            ["certificate is one of a CA", "without CA:TRUE"],
+        ),
+        wrong(
             Listener::MutualTls,
             &trusted,
-            "Kafka handshake",
+            "TLS handshake",
             ["alert", "certificate of ours"],
         ),
         wrong(
             Listener::MutualTls,
-            &[
-                "--tls-ca-file",
-                &ca,
-                "--tls-cert-file",
-                &certificate,
-                "--tls-key-file",
-                &key,
-            ],
-            "Kafka handshake",
-            ["alert", "certificate"],
+            &stranger.each_ref().map(String::as_str),
+            "TLS handshake",
+            ["alert", "does not trust our certificate"],
+        ),
+        wrong(
+            Listener::MutualTls,
+            &late.each_ref().map(String::as_str),
+            "TLS handshake",
+            ["alert", "or it has expired"],
         ),
         wrong(
             Listener::Sasl,

@@ -11,8 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, as_kcat, check_sequence};
+use crate::daemon::{config, source};
 use crate::world::{Log, Logship, Rotate, World, numbered};
 
 /// Generous: it is only waited for in full when something is wrong.
@@ -779,5 +781,11 @@ fn a_broker_that_says_nothing_is_told_within_ten_seconds() {
     log.write(["one"]);
     let tail = tail(&world, &[&log], &broker).once();
     let ended = tail.args(["--timeout", "8s"]).run().exits(3);
-    ended.said("Kafka handshake: no answer within 5000 ms");
+    ended.said("Kafka handshake: no answer within 5s");
+
+    // ... or sooner, by the config.
+    let mut config = config(json!([source("app.log", "t")]));
+    config["kafka"] = json!({ "brokers": [broker.addresses()], "handshake_timeout": "100ms" });
+    let daemon = world.run(&config).start();
+    daemon.says("Kafka handshake: no answer within 100ms");
 }

@@ -9,7 +9,8 @@ use crate::world::{Log, World, numbered};
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// What logship and each of these brokers agree on: of Produce it needs nothing
 /// newer than zstd, of Metadata nothing than the topics that may be made.
-const AGREED: &str = "versions=Versions { produce: 7, metadata: 8, init_producer_id: 1, sasl_authenticate: Some(1) }";
+const AGREED: &str =
+    "versions=Versions { produce: 7, metadata: 8, init_producer_id: 1, sasl_authenticate: Some(1)";
 
 #[test]
 #[ignore = "needs the jars of Kafka: run tests/run"]

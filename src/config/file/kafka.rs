@@ -75,8 +75,14 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
     if let Some(timeout) = kafka.duration("request_timeout", 100 * MOMENT..=HOUR, report) {
         options.request_timeout = timeout;
     }
-    if let Some(timeout) = kafka.duration("connect_timeout", 10 * MOMENT..=10 * MINUTE, report) {
-        options.connect_timeout = timeout;
+    let timeouts = [
+        ("connect_timeout", &mut options.connect_timeout),
+        ("handshake_timeout", &mut options.handshake_timeout),
+    ];
+    for (name, timeout) in timeouts {
+        if let Some(given) = kafka.duration(name, 10 * MOMENT..=10 * MINUTE, report) {
+            *timeout = given;
+        }
     }
     limits(&kafka, &mut options, report);
     kafka.choice("acks", &[("all", ())], report);

@@ -735,7 +735,7 @@ mod tests {
         played.client.poll(played.now);
         assert!(played.client.link.is_none(), "it was let go");
         let told = played.client.next_notice();
-        let silent = "request of the legacy client at broker:9092: no answer within 30000 ms";
+        let silent = "request of the legacy client at broker:9092: no answer within 30s";
         assert!(
             matches!(&told, Some(Notice::Unreachable(error)) if error.to_string() == silent),
             "{told:?}"

@@ -8,7 +8,7 @@ use crossbeam_channel::bounded;
 
 use super::super::address::Address;
 use super::super::codec::Compression;
-use super::super::connection::spawn;
+use super::super::connection::{Connection, Event, spawn};
 use super::super::error::{Cause, ConnectionError, Stage};
 use super::super::probe::Check;
 use super::super::producer::Options;
@@ -25,7 +25,9 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut known = None;
     for broker in &options.bootstrap {
-        match ask(broker, options) {
+        let deadline = Instant::now() + BROKER_MAX;
+        let reached = reach(broker, options, deadline);
+        match reached.and_then(|()| ask(broker, options, deadline)) {
             Ok(found) => {
                 passes(&mut checks, broker, &["DNS lookup", "TCP connect"]);
                 let detail = "with the legacy client".to_owned();
@@ -45,8 +47,37 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
     checks
 }
 
+/// Tries whether a broker is there, and takes what this client writes.
+fn reach(broker: &Address, options: &Options, deadline: Instant) -> Result<(), ConnectionError> {
+    let (events, said) = bounded(2);
+    let connection = Connection::open(0, broker.clone(), options.dial(), events);
+    let failed = |stage, cause| {
+        Err(ConnectionError {
+            address: broker.clone(),
+            stage,
+            cause,
+        })
+    };
+    let is_plain = |error: &ConnectionError| {
+        matches!(error.stage, Stage::Dns | Stage::Tcp) || matches!(error.cause, Cause::SpeaksTls)
+    };
+    match said.recv_deadline(deadline) {
+        Ok(Event::Up(_, versions)) if versions.batches_only => {
+            let problem = "the broker is Kafka 4 or newer, which takes nothing of this client";
+            failed(Stage::Legacy, Cause::Version(problem.to_owned()))
+        }
+        Ok(Event::Down(_, error)) if is_plain(&error) => Err(error),
+        // Who does not know the question is old.
+        Ok(_) => Ok(()),
+        Err(_) => match connection.stage() {
+            stage @ (Stage::Dns | Stage::Tcp) => failed(stage, Cause::Silence(BROKER_MAX)),
+            _ => Ok(()),
+        },
+    }
+}
+
 /// What a broker knows of all topics.
-fn ask(broker: &Address, options: &Options) -> Result<Topics, ConnectionError> {
+fn ask(broker: &Address, options: &Options, deadline: Instant) -> Result<Topics, ConnectionError> {
     let (commands, queue) = bounded(1);
     let (events, said) = bounded(2);
     let worker = Worker {
@@ -67,7 +98,6 @@ fn ask(broker: &Address, options: &Options) -> Result<Topics, ConnectionError> {
     spawn("kafka:probe:legacy".to_owned(), move || worker.run())
         .map_err(|error| failed(Stage::Tcp, Cause::Io(error)))?;
     let _ = commands.try_send(Command::Ask(Vec::new()));
-    let deadline = Instant::now() + BROKER_MAX;
     match said.recv_deadline(deadline).map(|event| event.said) {
         Ok(Said::Leaders(_, topics)) => Ok(topics),
         Ok(Said::Down(error)) => Err(error),
@@ -85,9 +115,12 @@ fn passes(checks: &mut Vec<Check>, broker: &Address, steps: &[&str]) {
 }
 
 fn fails(checks: &mut Vec<Check>, broker: &Address, error: &ConnectionError) {
-    let (before, step): (&[&str], _) = match error.stage {
-        Stage::Dns => (&[], "DNS lookup"),
-        Stage::Tcp => (&["DNS lookup"], "TCP connect"),
+    let (before, step): (&[&str], _) = match (error.stage, &error.cause) {
+        (Stage::Dns, _) => (&[], "DNS lookup"),
+        (Stage::Tcp, _) => (&["DNS lookup"], "TCP connect"),
+        (_, Cause::Version(_) | Cause::SpeaksTls) => {
+            (&["DNS lookup", "TCP connect"], "Kafka handshake")
+        }
         _ => (&["DNS lookup", "TCP connect"], "metadata"),
     };
     passes(checks, broker, before);

@@ -14,7 +14,7 @@ use kafka::client::{Compression as Codec, KafkaClient, ProduceMessage, RequiredA
 
 use super::super::address::Address;
 use super::super::codec::Compression;
-use super::super::connection::{hung_up, open_tcp};
+use super::super::connection::{hung_up, look_up, open_tcp};
 use super::super::error::{Cause, ConnectionError, ErrorCode, Stage};
 use super::super::producer::Options;
 use super::messages::Messages;
@@ -137,7 +137,9 @@ impl Worker {
         let first = first_of(self.id, brokers);
         let mut failed = None;
         for address in brokers[first..].iter().chain(&brokers[..first]) {
-            match open_tcp(address, self.options.connect_timeout) {
+            let opened = look_up(address)
+                .and_then(|addresses| open_tcp(addresses, self.options.connect_timeout));
+            match opened {
                 Ok(_) => {
                     let mut client = KafkaClient::new(vec![address.to_string()]);
                     client.set_client_id(self.options.client_id.clone());

@@ -127,10 +127,11 @@ impl<R> Producer<R> {
         self.identity.asking = false;
         match answer {
             Ok(id) => {
-                self.identity.current = Some(id);
+                // A broker that hands out the same one is not asked all the time.
+                let again = self.identity.current.replace(id) == Some(id);
+                self.identity.retry_at = again.then(|| now + self.options.waiting_pause);
                 self.identity.wanted = false;
                 self.identity.told = false;
-                self.identity.retry_at = None;
             }
             Err(code) => {
                 self.identity.retry_at = Some(now + self.options.waiting_pause);
@@ -232,6 +233,26 @@ impl<R> Producer<R> {
         if !topic.denied && std::mem::take(&mut topic.told) {
             self.notices
                 .push_back(Notice::TopicReady(topic.name.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Options;
+    use super::*;
+
+    /// It was asked again at once, for ever.
+    #[test]
+    fn a_broker_that_hands_out_the_same_producer_id_is_asked_again_after_a_pause() {
+        let mut producer = Producer::<()>::new(Options::new(Vec::new()), Arc::default());
+        let now = Instant::now();
+        let pause = producer.options.waiting_pause;
+        for (id, retry_at) in [(1, None), (1, Some(now + pause)), (2, None)] {
+            producer.apply_identity(Ok(ProducerId { id, epoch: 0 }), now);
+            assert_eq!(producer.identity.retry_at, retry_at, "id {id}");
         }
     }
 }

@@ -108,6 +108,7 @@ impl Options {
             client_id: self.client_id.clone(),
             connect_timeout: self.connect_timeout,
             handshake_timeout: self.handshake_timeout,
+            request_timeout: self.request_timeout,
             tls: self.tls.clone(),
             sasl: self.sasl.clone(),
         }

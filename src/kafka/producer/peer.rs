@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::address::Address;
 use super::super::connection::{Connection, ConnectionId};
-use super::super::error::{Cause, ConnectionError, Stage};
+use super::super::error::{Cause, ConnectionError};
 use super::super::wire::{self, Versions};
 use super::{Notice, Options, Producer, TopicId, pause};
 
@@ -230,21 +230,17 @@ impl<R> Producer<R> {
 
     /// Gives up connections whose oldest request was not answered in time.
     pub(super) fn expire(&mut self, now: Instant) {
-        let overdue: Vec<(ConnectionId, Address)> = self
-            .peers
-            .iter()
-            .filter_map(|(address, peer)| {
-                let link = peer.link.as_ref()?;
-                let oldest = link.pending.front()?;
-                (oldest.deadline <= now).then(|| (link.connection.id(), address.clone()))
-            })
-            .collect();
-        for (id, address) in overdue {
+        let overdue = self.peers.iter().filter_map(|(address, peer)| {
+            let link = peer.link.as_ref()?;
+            let oldest = link.pending.front()?;
             let error = ConnectionError {
-                address,
-                stage: Stage::Serving,
+                address: address.clone(),
+                stage: link.connection.stage(), // another login may be what is silent
                 cause: Cause::Silence(self.options.request_timeout),
             };
+            (oldest.deadline <= now).then(|| (link.connection.id(), error))
+        });
+        for (id, error) in overdue.collect::<Vec<_>>() {
             self.down(id, error, now);
         }
     }
