@@ -789,3 +789,26 @@ fn a_broker_that_says_nothing_is_told_within_ten_seconds() {
     let daemon = world.run(&config).start();
     daemon.says("Kafka handshake: no answer within 100ms");
 }
+
+/// A well-formed answer that says nothing was taken for a passing trouble, and nothing was
+/// told; and what could be read between those that could not was told as an end of it.
+#[test]
+fn a_broker_whose_answers_say_nothing_is_told_once() {
+    for api in [ApiKey::Metadata, ApiKey::Produce] {
+        let broker = Broker::start();
+        broker.fault(Fault::of(Misdeed::Nonsense).on(api));
+        let world = World::new();
+        let mut log = world.log("app.log");
+        log.write(["one"]);
+        let shipper = tail(&world, &[&log], &broker).start();
+        shipper.says("cannot reach broker");
+        broker.wait_for_requests(api, 5, DEADLINE);
+        broker.clear_faults();
+        shipper.says("connected again");
+        assert_eq!(records(&broker, 1).len(), 1);
+        let said = shipper.stop().exits(0).stderr;
+        for what in ["cannot reach broker", "connected again"] {
+            assert_eq!(said.matches(what).count(), 1, "{api:?} {what}: {said}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::address::Address;
 use super::super::batch::ProducerId;
-use super::super::error::{ErrorCode, Verdict};
+use super::super::error::{Cause, ErrorCode, Verdict};
 use super::super::wire;
 use super::partition::Partition;
 use super::peer::{Peer, Request, link_of};
@@ -144,14 +144,20 @@ impl<R> Producer<R> {
         }
     }
 
-    pub(super) fn apply_metadata(&mut self, answer: wire::ClusterMetadata, now: Instant) {
-        self.metadata.asking = false;
+    pub(super) fn apply_metadata(
+        &mut self,
+        answer: wire::ClusterMetadata,
+        now: Instant,
+    ) -> Result<(), Cause> {
         if answer.brokers.is_empty() {
-            return self.refresh_later(now); // a broker that is just starting
+            let problem = "it knows of no broker, not even itself"; // it may be just starting
+            return Err(Cause::Protocol(problem.to_owned()));
         }
+        self.metadata.asking = false;
         self.metadata.newest = Some(now);
         self.nodes = answer.brokers.into_iter().collect();
-        let mut settled = true;
+        // What nothing is said of is asked for again.
+        let mut settled = answer.topics.len() >= self.topics.len();
         for topic in answer.topics {
             let Some(&id) = self.topic_ids.get(&topic.name) else {
                 continue;
@@ -171,6 +177,7 @@ impl<R> Producer<R> {
         } else {
             self.refresh_later(now);
         }
+        Ok(())
     }
 
     /// Takes over the leaders of a topic. False when one has none.

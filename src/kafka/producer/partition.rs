@@ -121,19 +121,22 @@ impl<R> Producer<R> {
         };
         let address = address.clone();
         let oldest = peer.link.as_ref().and_then(|link| link.pending.front());
-        if let Some(Pending { deadline, kind, .. }) = oldest
-            && let Request::Produce { .. } = kind
-        {
+        let produce = oldest.filter(|oldest| matches!(oldest.kind, Request::Produce { .. }));
+        if let Some(Pending { deadline, .. }) = produce {
             let left = deadline.saturating_duration_since(now);
             stats.answered(patience.saturating_sub(left));
         }
+        let of_produce = produce.is_some();
         let taken = take_pending(peer, answer);
         let outcome = taken.and_then(|(kind, versions, body)| {
             self.understand(&address, kind, versions, body, now)
         });
         match outcome {
-            Ok(()) => self.reached(id),
+            Ok(()) => self.reached(id, of_produce),
             Err(cause) => {
+                if let Some((_, peer)) = self.owner(id) {
+                    peer.unread |= of_produce;
+                }
                 let error = ConnectionError {
                     address,
                     stage: Stage::Serving,
@@ -154,12 +157,12 @@ impl<R> Producer<R> {
     ) -> Result<(), Cause> {
         let decoded = match &kind {
             Request::Metadata => wire::metadata_response(body, versions.metadata)
-                .map(|answer| self.apply_metadata(answer, now)),
+                .and_then(|answer| self.apply_metadata(answer, now)),
             Request::InitProducerId => {
                 wire::init_producer_id_response(body).map(|answer| self.apply_identity(answer, now))
             }
             Request::Produce { parts, .. } => wire::produce_response(body, versions.produce)
-                .map(|answer| self.apply_produce(address, parts, answer, now)),
+                .and_then(|answer| self.apply_produce(address, parts, answer, now)),
         };
         // An answer that cannot be read settles nothing.
         decoded.inspect_err(|_| self.unanswered(kind, now))
@@ -171,22 +174,30 @@ impl<R> Producer<R> {
         parts: &[Sent],
         (outcomes, throttle): (Vec<wire::ProduceOutcome>, Duration),
         now: Instant,
-    ) {
+    ) -> Result<(), Cause> {
         if !throttle.is_zero()
             && let Some(peer) = self.peers.get_mut(address)
         {
             peer.silent_until = Some(now + throttle);
         }
-        for part in parts {
-            let code = outcomes
-                .iter()
-                .find(|outcome| {
-                    outcome.partition as usize == part.partition
-                        && outcome.topic == self.topics[part.topic.0].name
-                })
-                .map(|outcome| outcome.code);
-            self.settle(part, code.map(|code| (address, code)), now);
+        let code_of = |part: &Sent| {
+            let topic = &self.topics[part.topic.0].name;
+            let is_it = |outcome: &&wire::ProduceOutcome| {
+                outcome.partition as usize == part.partition && outcome.topic == *topic
+            };
+            let found = outcomes.iter().find(is_it).map(|outcome| outcome.code);
+            found.ok_or_else(|| {
+                Cause::Protocol(format!(
+                    "an answer to Produce that says nothing of partition {} of '{topic}'",
+                    part.partition
+                ))
+            })
+        };
+        let codes: Vec<ErrorCode> = parts.iter().map(code_of).collect::<Result<_, _>>()?;
+        for (part, code) in parts.iter().zip(codes) {
+            self.settle(part, Some((address, code)), now);
         }
+        Ok(())
     }
 
     /// One batch is no longer in flight: a broker's answer, or `None` when nobody

@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
     pub(super) silent_until: Option<Instant>,
+    /// Its last answer to Produce could not be read: nothing else shows that it is reached.
+    pub(super) unread: bool,
 }
 
 #[derive(Debug)]
@@ -172,11 +174,13 @@ impl<R> Producer<R> {
     }
 
     /// A request was answered: if it was the first one, the broker is reached.
-    pub(super) fn reached(&mut self, id: ConnectionId) {
+    pub(super) fn reached(&mut self, id: ConnectionId, of_produce: bool) {
         let Some((address, peer)) = self.owner(id) else {
             return;
         };
-        let Some(link) = peer.link.as_mut().filter(|link| !link.serves) else {
+        peer.unread &= !of_produce;
+        let fresh = |link: &&mut Link| !link.serves && !peer.unread;
+        let Some(link) = peer.link.as_mut().filter(fresh) else {
             return;
         };
         link.serves = true;
