@@ -70,8 +70,10 @@ fn tell_panic(info: &PanicHookInfo) {
     );
 }
 
+/// Only what logship says itself is logged: what crates say is for those who write them.
 fn config() -> Config {
     ConfigBuilder::new()
+        .add_filter_allow_str(concat!(env!("CARGO_PKG_NAME"), "::"))
         .set_time_format_custom(TIME)
         .set_target_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Trace)
@@ -151,4 +153,56 @@ fn append(path: &Path) -> io::Result<File> {
 
 fn identity(meta: &fs::Metadata) -> Option<(u64, u64)> {
     Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use log::{Level, Log, Record};
+
+    struct Told(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// rustls tells its handshakes, as if logship had said it.
+    #[test]
+    fn what_crates_say_is_not_logged_however_much_is_asked_for() {
+        let (sender, told) = mpsc::channel();
+        let logger = WriteLogger::new(LevelFilter::Trace, config(), Told(sender));
+        for target in [
+            "rustls::client::hs",
+            "kafka::client",
+            "logshipper",
+            module_path!(),
+        ] {
+            let said = format_args!("said by {target}");
+            for level in Level::iter() {
+                let record = Record::builder()
+                    .target(target)
+                    .level(level)
+                    .args(said)
+                    .build();
+                logger.log(&record);
+            }
+        }
+        drop(logger);
+        let told: Vec<u8> = told.iter().flatten().collect();
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(told.lines().count(), Level::iter().count(), "{told}");
+        assert!(
+            told.lines().all(|line| line.contains(module_path!())),
+            "{told}"
+        );
+    }
 }
