@@ -619,26 +619,67 @@ pub fn find(path: &str) -> Option<&'static Key> {
 
 /// The names that may stand in an object; the document itself is "".
 pub fn names_in(object: &str) -> impl Iterator<Item = &'static str> {
-    let prefix = if object.is_empty() {
-        String::new()
-    } else {
-        format!("{object}.")
-    };
     KEYS.iter().filter_map(move |key| {
-        let name = key.path.strip_prefix(&prefix)?;
+        let name = within(object, key.path)?;
         (!name.contains(['.', '['])).then_some(name)
     })
 }
 
+/// The rest of a path within an object.
+fn within(object: &str, path: &'static str) -> Option<&'static str> {
+    match object {
+        "" => Some(path),
+        object => path.strip_prefix(object)?.strip_prefix('.'),
+    }
+}
+
 /// Names that look like a known one and mean something else.
 const NO_SLIPS: [&str; 1] = ["include"];
-/// What keys are called elsewhere: the object, that name, and ours.
-const OTHER_NAMES: [(&str, &str, &str); 4] = [
-    ("kafka", "bootstrap.servers", "brokers"),
-    ("kafka", "bootstrap_servers", "brokers"),
-    ("kafka", "servers", "brokers"),
-    ("kafka", "hosts", "brokers"),
+/// What keys are called by other clients, with '_' for their dots, and by us.
+const OTHER_NAMES: [(&str, &str); 12] = [
+    ("bootstrap_servers", "kafka.brokers"),
+    ("servers", "kafka.brokers"),
+    ("hosts", "kafka.brokers"),
+    ("sasl_mechanisms", "kafka.sasl.mechanism"),
+    ("sasl_jaas_config", "kafka.sasl"),
+    ("ssl_ca_location", "kafka.tls.ca_file"),
+    ("ssl_truststore_location", "kafka.tls.ca_file"),
+    ("ssl_certificate_location", "kafka.tls.cert_file"),
+    ("ssl_keystore_location", "kafka.tls.cert_file"),
+    ("ssl_key_location", "kafka.tls.key_file"),
+    (
+        "enable_ssl_certificate_verification",
+        "kafka.tls.insecure_skip_verify",
+    ),
+    (
+        "ssl_endpoint_identification_algorithm",
+        "kafka.tls.insecure_skip_verify",
+    ),
 ];
+
+/// The key below an object whose path was written as one name, or that other clients
+/// call so, and its path from there.
+fn flat(object: &str, name: &str) -> Option<(&'static Key, &'static str)> {
+    let name = spelled(name).replace('.', "_");
+    let bare = name.strip_prefix("kafka_").unwrap_or(&name);
+    let mut below = KEYS
+        .iter()
+        .filter_map(|key| Some((key, within(object, key.path)?)));
+    below.find(|(key, path)| {
+        path.replace('.', "_") == name || OTHER_NAMES.contains(&(bare, key.path))
+    })
+}
+
+/// A path below an object as it would be written in it.
+fn written(path: &str, key: &Key) -> String {
+    if !path.contains('.') && key.kind != OBJECT {
+        return format!("'{path}'");
+    }
+    let mut names = path.rsplit('.');
+    let last = names.next().unwrap_or_default();
+    let value = format!("\"{last}\": {}", key.example);
+    names.fold(value, |inner, name| format!("\"{name}\": {{{inner}}}"))
+}
 
 /// The name that was probably meant by one that may not stand in an object.
 pub fn nearest(object: &str, name: &str) -> Option<&'static str> {
@@ -646,11 +687,8 @@ pub fn nearest(object: &str, name: &str) -> Option<&'static str> {
     if NO_SLIPS.contains(&lower.as_str()) {
         return None;
     }
-    let other = OTHER_NAMES
-        .iter()
-        .find(|(place, other, _)| (*place, *other) == (object, lower.as_str()));
-    if let Some((_, _, known)) = other {
-        return Some(known);
+    if let Some((_, path)) = flat(object, name) {
+        return path.split('.').next();
     }
     let distance = |known: &str| strsim::damerau_levenshtein(&lower, known);
     let near = names_in(object).map(|known| (distance(known), known)).min();
@@ -680,6 +718,9 @@ pub fn unknown(object: &str, name: &str) -> String {
             object => object,
         };
         return format!("belongs to the top level, not into {place}");
+    }
+    if let Some((key, path)) = flat(object, name) {
+        return format!("unknown key, did you mean {}?", written(path, key));
     }
     if let Some(known) = nearest(object, name) {
         return format!("unknown key, did you mean '{known}'?");
@@ -723,6 +764,66 @@ mod tests {
                 "unknown key, did you mean 'brokers'?",
             ),
             ("kafka", "hosts", "unknown key, did you mean 'brokers'?"),
+            (
+                "kafka",
+                "security.protocol",
+                "unknown key, did you mean 'security_protocol'?",
+            ),
+            (
+                "kafka",
+                "sasl.mechanism",
+                r#"unknown key, did you mean "sasl": {"mechanism": "SCRAM-SHA-512"}?"#,
+            ),
+            (
+                "kafka",
+                "sasl.mechanisms",
+                r#"unknown key, did you mean "sasl": {"mechanism": "SCRAM-SHA-512"}?"#,
+            ),
+            (
+                "",
+                "kafka.sasl.mechanism",
+                r#"unknown key, did you mean "kafka": {"sasl": {"mechanism": "SCRAM-SHA-512"}}?"#,
+            ),
+            (
+                "kafka",
+                "sasl_username",
+                r#"unknown key, did you mean "sasl": {"username": "logship"}?"#,
+            ),
+            (
+                "kafka",
+                "sasl.password",
+                r#"unknown key, did you mean "sasl": {"password": "${KAFKA_PASSWORD}"}?"#,
+            ),
+            (
+                "kafka",
+                "sasl.jaas.config",
+                r#"unknown key, did you mean "sasl": {"mechanism": "PLAIN", "username": "logship", "password_file": "kafka.password"}?"#,
+            ),
+            (
+                "kafka",
+                "ssl.ca.location",
+                r#"unknown key, did you mean "tls": {"ca_file": "/etc/ssl/kafka-ca.pem"}?"#,
+            ),
+            (
+                "kafka",
+                "ssl.truststore.location",
+                r#"unknown key, did you mean "tls": {"ca_file": "/etc/ssl/kafka-ca.pem"}?"#,
+            ),
+            (
+                "kafka.tls",
+                "ssl.key.location",
+                "unknown key, did you mean 'key_file'?",
+            ),
+            (
+                "kafka",
+                "ssl.certificate.location",
+                r#"unknown key, did you mean "tls": {"cert_file": "/etc/ssl/logship.pem"}?"#,
+            ),
+            (
+                "kafka",
+                "enable.ssl.certificate.verification",
+                r#"unknown key, did you mean "tls": {"insecure_skip_verify": false}?"#,
+            ),
             (
                 "sources[]",
                 "kafka",

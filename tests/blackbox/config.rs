@@ -483,6 +483,16 @@ const BAD: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "c.yaml",
+        "sources: []\nkafka:\n  bootstrap.servers: k:1\n  security.protocol: SASL_SSL\n  sasl.mechanism: PLAIN\n  ssl.ca.location: /ca.pem\n",
+        &[
+            "3:3: kafka.bootstrap.servers: unknown key, did you mean 'brokers'?",
+            "4:3: kafka.security.protocol: unknown key, did you mean 'security_protocol'?",
+            "5:3: kafka.sasl.mechanism: unknown key, did you mean \"sasl\": {\"mechanism\": \"SCRAM-SHA-512\"}?",
+            "6:3: kafka.ssl.ca.location: unknown key, did you mean \"tls\": {\"ca_file\": \"/etc/ssl/kafka-ca.pem\"}?",
+        ],
+    ),
+    (
         "c.json",
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"], \"compression\": \"gzip\",\n  \"compression_level\": 10,\n  \"in_flight_requests\": 6, \"retry_backoff\": \"3s\"}}",
         &[
