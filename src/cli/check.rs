@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{
-    FileConfig, Mistake, Remote, Sink, etcd, read_value, show_duration, show_size,
+    FileConfig, Mistake, Remote, Sink, describe_security, etcd, read_value, show_duration,
+    show_size,
 };
 use crate::exit::Exit;
 use crate::kafka::{self, Kind};
@@ -362,9 +363,11 @@ fn sink(config: &FileConfig) -> String {
         Kind::Legacy => "legacy client, ",
         Kind::Auto | Kind::Modern => "",
     };
+    let security = describe_security(options);
     format!(
-        "to Kafka at {} ({client}{}, linger {}, {})",
+        "to Kafka at {}{} ({client}{}, linger {}, {})",
         brokers.join(", "),
+        security.map_or(String::new(), |security| format!(" over {security}")),
         format!("{:?}", send.compression).to_lowercase(),
         show_duration(send.linger),
         counted(pool.producers, "producer"),

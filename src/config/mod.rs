@@ -22,7 +22,9 @@ pub use defaults::LINE_BYTES_MAX_EVER;
 pub use file::{FileConfig, Remote, fill_in, load, read_config, read_secret, read_value};
 pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
-pub use security::{Mechanism, Protocol, SaslRequest, SecurityRequest, TlsRequest};
+pub use security::{
+    Mechanism, Protocol, SaslRequest, SecurityRequest, TlsRequest, describe as describe_security,
+};
 pub use tail::{Input, Surroundings, TailRequest, lower_inputs, lower_tail};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

@@ -491,13 +491,33 @@ impl<'a> Object<'a> {
         words: &[(&str, T)],
         report: &mut Report,
     ) -> Option<T> {
+        self.choice_by(name, words, str::eq, report)
+    }
+
+    /// One of several words, in capitals or not.
+    pub fn choice_in_any_case<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+        report: &mut Report,
+    ) -> Option<T> {
+        self.choice_by(name, words, str::eq_ignore_ascii_case, report)
+    }
+
+    fn choice_by<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+        same: impl Fn(&str, &str) -> bool,
+        report: &mut Report,
+    ) -> Option<T> {
         self.scalar(name, report, |value| {
             let text = match value {
                 Scalar::Text(text) | Scalar::Filled(text) | Scalar::Number(text) => text,
                 Scalar::Bool(true) => "true",
                 Scalar::Bool(false) => "false",
             };
-            let known = words.iter().find(|(word, _)| *word == text);
+            let known = words.iter().find(|(word, _)| same(word, text));
             known.map(|(_, meaning)| *meaning).ok_or_else(|| {
                 if let [(only, _)] = words {
                     return Some(format!(

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::kafka::{Address, Identity, Login, Options, Sasl, ScramHash, Secret, Tls};
+use crate::text::shown;
 
 use super::pem::{self, PemFile};
 
@@ -194,6 +195,20 @@ pub fn warnings(options: &Options) -> Vec<Problem> {
         warnings.push((Setting::Mechanism, problem));
     }
     warnings
+}
+
+/// How brokers are spoken to, in a few words and without a secret; `None` where that is
+/// neither with TLS nor with a login.
+pub fn describe(options: &Options) -> Option<String> {
+    let protocol = Protocol::of(options.tls.is_some(), options.sasl.is_some()).name();
+    match &options.sasl {
+        None => options.tls.as_ref().map(|_| protocol.to_owned()),
+        Some(sasl @ (Sasl::Plain(login) | Sasl::Scram(_, login))) => {
+            let (user, mechanism) = (shown(&login.username), sasl.mechanism());
+            Some(format!("{protocol} as {user}, {mechanism}"))
+        }
+        Some(sasl) => Some(format!("{protocol}, {}", sasl.mechanism())),
+    }
 }
 
 fn is_local(broker: &Address) -> bool {

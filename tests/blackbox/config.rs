@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::broker::Broker;
 use crate::cli::NOTHING;
-use crate::etcd::Etcd;
+use crate::etcd::{Certificates, Etcd};
 use crate::world::{Ended, World};
 
 /// Bad configs: the name of the file, its text, and all that is said of it, as
@@ -977,6 +977,41 @@ fn an_inline_password_is_warned_of_only_where_others_can_read_it() {
         .env("ETCD_PASSWORD", "hunter2")
         .run();
     ended.exits(0).never_said(open);
+}
+
+/// Variables and options took `ssl` and `plain`, and a config did not.
+#[test]
+fn protocols_and_mechanisms_are_known_in_any_case_and_shown_in_the_plan() {
+    let world = World::new();
+    write(&world, "secret", "hunter2\n");
+    world.log("secret").chmod(0o600);
+    let ca = Certificates::new();
+    let ca = ca.ca();
+    let ca = ca.display();
+    let scram = "sasl: {mechanism: scram-sha-512, username: ship, password_file: secret}";
+    let token = "sasl: {mechanism: OAuthBearer, token_file: secret}";
+    for (security, shown) in [
+        (
+            format!("security_protocol: ssl, tls: {{ca_file: {ca}}}"),
+            " over SSL",
+        ),
+        (
+            format!("security_protocol: Sasl_Ssl, tls: {{ca_file: {ca}}}, {scram}"),
+            " over SASL_SSL as ship, SCRAM-SHA-512",
+        ),
+        (
+            scram.to_owned(),
+            " over SASL_PLAINTEXT as ship, SCRAM-SHA-512",
+        ),
+        (token.to_owned(), " over SASL_PLAINTEXT, OAUTHBEARER"),
+        ("security_protocol: plaintext".to_owned(), ""),
+    ] {
+        let text = format!("sources: []\nkafka: {{brokers: ['k:1'], {security}}}\n");
+        let plan = stdout(&check(&world, "c.yaml", text).exits(0));
+        let expected = format!("records  to Kafka at k:1{shown} (lz4, linger 50ms, 2 producers)");
+        assert!(plan.contains(&expected), "no '{expected}' in\n{plan}");
+        assert!(!plan.contains("hunter2"), "{plan}");
+    }
 }
 
 /// Whatever is wrong around a secret, it is not repeated.

@@ -294,7 +294,7 @@ fn batch_bytes(kafka: &Object, report: &mut Report) -> Option<usize> {
 fn secure(kafka: &Object, options: &mut Options, files: &mut Files, report: &mut Report) {
     let mistakes = report.mistakes.len();
     let request = SecurityRequest {
-        protocol: kafka.choice("security_protocol", PROTOCOLS, report),
+        protocol: kafka.choice_in_any_case("security_protocol", PROTOCOLS, report),
         tls: tls(kafka, files, report),
         sasl: sasl(kafka, files, report),
     };
@@ -340,7 +340,7 @@ fn tls(kafka: &Object, files: &mut Files, report: &mut Report) -> Option<TlsRequ
 fn sasl(kafka: &Object, files: &mut Files, report: &mut Report) -> Option<SaslRequest> {
     let sasl = kafka.object("sasl", report)?;
     Some(SaslRequest {
-        mechanism: sasl.choice("mechanism", MECHANISMS, report),
+        mechanism: sasl.choice_in_any_case("mechanism", MECHANISMS, report),
         username: sasl.text("username", report).map(|found| found.value),
         password: files.password(&sasl, report).map(Secret::new),
         token_file: files.private(&sasl, "token_file", report),
