@@ -617,6 +617,11 @@ pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
+/// True where a secret may stand: no message shows a value from there, but the names of files.
+pub fn is_secret(path: &str) -> bool {
+    path == "etcd.password" || path == "kafka.sasl" || path.starts_with("kafka.sasl.")
+}
+
 /// The names that may stand in an object; the document itself is "".
 pub fn names_in(object: &str) -> impl Iterator<Item = &'static str> {
     KEYS.iter().filter_map(move |key| {

@@ -184,7 +184,7 @@ pub fn object_of<'a>(
             "sources[]" => ENTRY,
             table => keys::find(table).map_or("{}", |key| key.example),
         };
-        let got = got(value, Wanted::Object);
+        let got = got(value, Wanted::Object, table);
         report.wrong(
             value.at,
             key,
@@ -353,7 +353,7 @@ impl<'a> Object<'a> {
                     _ => None,
                 };
                 let advice = advice.map_or(String::new(), |advice| format!(": {advice}"));
-                let got = got(item, Wanted::Text);
+                let got = got(item, Wanted::Text, self.row(name).path);
                 report.wrong(item.at, &key, format!("must be a string; {got}{advice}"));
                 continue;
             };
@@ -387,11 +387,8 @@ impl<'a> Object<'a> {
         for entry in entries {
             let key = format!("{}.{}", self.path_of(name), entry.name.escape_debug());
             let Content::Text(text) = &entry.value.content else {
-                report.wrong(
-                    entry.value.at,
-                    &key,
-                    format!("must be a string; {}", got(&entry.value, Wanted::Text)),
-                );
+                let got = got(&entry.value, Wanted::Text, self.row(name).path);
+                report.wrong(entry.value.at, &key, format!("must be a string; {got}"));
                 continue;
             };
             if let Some((text, _)) = report.fill_in(text, entry.value.at, &key) {
@@ -511,6 +508,7 @@ impl<'a> Object<'a> {
         same: impl Fn(&str, &str) -> bool,
         report: &mut Report,
     ) -> Option<T> {
+        let is_secret = keys::is_secret(self.row(name).path);
         self.scalar(name, report, |value| {
             let text = match value {
                 Scalar::Text(text) | Scalar::Filled(text) | Scalar::Number(text) => text,
@@ -525,7 +523,10 @@ impl<'a> Object<'a> {
                     ));
                 }
                 let due = alternatives(words.iter().map(|(word, _)| *word));
-                Some(format!("must be {due}, got '{}'", shorten(text)))
+                Some(match is_secret {
+                    true => format!("must be {due}"),
+                    false => format!("must be {due}, got '{}'", shorten(text)),
+                })
             })
         })
     }
@@ -635,7 +636,11 @@ impl<'a> Object<'a> {
         } else {
             format!(" like {}", row.example)
         };
-        let problem = format!("must be {}{like}; {}", row.kind, got(value, wanted));
+        let problem = format!(
+            "must be {}{like}; {}",
+            row.kind,
+            got(value, wanted, row.path)
+        );
         report.wrong(value.at, &self.path_of(name), problem);
     }
 
@@ -770,9 +775,10 @@ impl Wanted {
     }
 }
 
-/// What a value is instead of what was due.
-fn got(value: &Value, wanted: Wanted) -> String {
+/// What a value is instead of what was due at this path of the table.
+fn got(value: &Value, wanted: Wanted, path: &str) -> String {
     let got = match &value.content {
+        _ if keys::is_secret(path) => value.kind().to_owned(),
         Content::Null => "null".to_owned(),
         Content::Bool(flag) => flag.to_string(),
         Content::Number(number) => format!("the number {}", shorten(number)),

@@ -44,19 +44,20 @@ fn fill_in_with(
 }
 
 fn value(name: &str, get: impl Fn(&str) -> Result<String, VarError>) -> Result<String, String> {
-    let shown = name.escape_debug();
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if let Some((name, _)) = name.split_once(":-") {
-        let name = name.escape_debug();
+    let is_name = |name: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !name.starts_with(|c: char| c.is_ascii_digit())
+            && !name.is_empty()
+            && name.chars().all(legal)
+    };
+    // What names no variable is not repeated: it may be a piece of a password.
+    if let Some((name, _)) = name.split_once(":-").filter(|(name, _)| is_name(name)) {
         return Err(format!(
-            "'${{{shown}}}' is not understood: there are no defaults, set {name} instead"
+            "'${{{name}:-...}}' is not understood: there are no defaults, set {name} instead"
         ));
     }
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(legal)
-    {
-        return Err(format!(
-            "'${{{shown}}}' does not name a variable (a dollar sign is written $$)"
-        ));
+    if !is_name(name) {
+        return Err("'${...}' does not name a variable (a dollar sign is written $$)".to_owned());
     }
     get(name).map_err(|error| match error {
         VarError::NotPresent => format!("the environment variable {name} is not set"),
@@ -106,8 +107,8 @@ mod tests {
         for (text, problem) in [
             ("${NONE}", "variable NONE is not set"),
             ("${HOST", "has no '}'"),
-            ("${}", "'${}' does not name a variable"),
-            ("${a b}", "'${a b}' does not name"),
+            ("${}", "'${...}' does not name a variable"),
+            ("${a b}", "'${...}' does not name a variable"),
             ("${1}", "does not name"),
             ("${HOST:-x}", "there are no defaults, set HOST"),
         ] {

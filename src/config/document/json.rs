@@ -227,7 +227,7 @@ fn unquoted(text: &str, at_byte: usize) -> Option<Flaw> {
     let end = at_byte + after.find(|c| !in_word(c)).unwrap_or(after.len());
     let word = &text[start..end];
     let key = text[..start].trim_end().trim_end_matches(':').trim_end();
-    if key.ends_with("password\"") {
+    if key.ends_with("password\"") || key.ends_with("\"sasl\"") {
         return None; // It is not repeated.
     }
     let has_unit = word.contains(|c: char| c.is_ascii_alphabetic());

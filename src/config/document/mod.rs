@@ -330,6 +330,7 @@ mod tests {
             ("{\"ä\": [1,\n 1.5s]}", "2:2: needs double quotes: \"1.5s\""),
             ("{\"a\": [1h 30m]}", "1:8: needs double quotes: \"1h\""),
             ("{\"password\": 10s}", "1:16: this is no value"),
+            ("{\"sasl\": 10s}", "1:12: this is no value"),
             ("{\"a\": 8parsecs}", "1:8: this is no value"),
             ("# why\n\na: 1", "3:1: looks like YAML"),
             ("---\na: 1", "1:1: looks like YAML"),
@@ -371,7 +372,7 @@ mod tests {
             ("a: [1, 2\n", "2:1: "),
             (
                 "a: !secret x\n",
-                "1:4: the tag '!secret' is not understood: remove it",
+                "1:4: a tag, which begins with '!', is not understood: remove it",
             ),
             ("? [a]\n: 1\n", "1:3: a key must be a word or a string"),
             ("a: *x\n", "1:4: "),

@@ -173,16 +173,11 @@ fn is_number(text: &str) -> bool {
 
 fn check_tag(tag: Option<&Tag>, at: Spot) -> Result<(), Flaw> {
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema() => {
-            let name = format!("{}{}", tag.handle, tag.suffix);
-            wrong(
-                at,
-                format!(
-                    "the tag '{}' is not understood: remove it, or put the value in quotes",
-                    name.escape_debug()
-                ),
-            )
-        }
+        // It is not repeated: it may be a password that begins with a '!'.
+        Some(tag) if !tag.is_yaml_core_schema() => wrong(
+            at,
+            "a tag, which begins with '!', is not understood: remove it, or put the value in quotes",
+        ),
         _ => Ok(()),
     }
 }
