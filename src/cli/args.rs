@@ -597,7 +597,7 @@ impl TailArgs {
     /// What was asked for, without how to tell of it.
     ///
     /// # Errors
-    /// A file with a password that cannot be read.
+    /// A password that cannot be read.
     pub fn request(&self) -> Result<TailRequest, Mistake> {
         Ok(TailRequest {
             paths: self.paths.clone(),

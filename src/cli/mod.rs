@@ -11,6 +11,7 @@ mod progress;
 mod security;
 mod signals;
 mod status;
+mod variables;
 mod verify;
 
 use std::env;
@@ -19,7 +20,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Parser;
 use crossbeam_channel::Receiver;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -30,6 +30,7 @@ use crate::supervisor::{self, Signal, Watch};
 use crate::text::{as_value, shown};
 
 use args::LoggingArgs;
+use variables::Given;
 
 pub use args::{
     CheckArgs, Cli, Commands, EtcdArgs, EtcdCommands, RunArgs, StatusArgs, TailArgs, VerifyArgs,
@@ -39,12 +40,19 @@ pub use etcd::args::{CheckValueArgs, GetArgs, PutArgs, Reach};
 
 /// Runs the command line and returns what to exit with.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(error) => {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let (cli, given) = match variables::parse(&args) {
+        Ok(parsed) => parsed,
+        Err((error, variable)) => {
             // Help and version go to standard output and are no error; if their
             // reader hangs up, that is its choice.
             let _ = error.print();
+            if let Some(name) = variable {
+                hint(&format!(
+                    "the value is that of the variable {}",
+                    shown(name)
+                ));
+            }
             return if error.use_stderr() {
                 Exit::Usage
             } else {
@@ -53,7 +61,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
-        Commands::Tail(args) => either(tail(&args)),
+        Commands::Tail(args) => either(tail(&args, &given)),
         Commands::Run(args) => either(daemon(&args)),
         Commands::CheckConfig(args) => check::run(&args),
         Commands::Status(args) => status::run(&args),
@@ -106,14 +114,14 @@ fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
     Ok(start(plan, Some(follower), &signals, &progress))
 }
 
-fn tail(args: &TailArgs) -> Result<Exit, Exit> {
+fn tail(args: &TailArgs, given: &Given) -> Result<Exit, Exit> {
     let signals = listen(false)?;
     let around = surroundings()?;
     let request = args.request().map_err(|mistake| vec![mistake]);
     let lowered = request.and_then(|request| config::lower_tail(&request, &around));
     let (plan, warnings) = lowered.map_err(|mistakes| {
         for mistake in mistakes {
-            complain(&mistake.to_string(), None);
+            complain(&given.named(mistake).to_string(), None);
         }
         hint("'logship tail --help' explains every option");
         Exit::Usage
@@ -121,7 +129,7 @@ fn tail(args: &TailArgs) -> Result<Exit, Exit> {
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
     start_log(&args.logging, &progress)?;
     for warning in warnings {
-        log::warn!("{warning}");
+        log::warn!("{}", given.named(warning));
     }
     if args.headers && plan.pool.sink == Sink::Stdout {
         log::warn!("--headers is for Kafka: records on standard output have none");

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::variables::variable;
 use crate::config::{
     Mechanism, Mistake, Protocol, SaslRequest, SecurityRequest, TlsRequest, read_secret,
 };
 use crate::kafka::{ScramHash, Secret};
 
 /// The variable that may hold the password.
-pub const PASSWORD_VARIABLE: &str = "LOGSHIP_SASL_PASSWORD";
+const PASSWORD_VARIABLE: &str = "LOGSHIP_SASL_PASSWORD";
 
 /// The options of TLS and SASL.
 #[derive(Debug, Clone, Args)]
@@ -147,7 +148,7 @@ impl SecurityArgs {
     /// What was said.
     ///
     /// # Errors
-    /// The password's file cannot be read: what is wrong with it.
+    /// The password cannot be read: what is wrong with its file, or with the variable.
     pub fn request(&self) -> Result<SecurityRequest, Mistake> {
         let files = TlsRequest {
             ca_file: self.tls_ca_file.clone(),
@@ -172,22 +173,25 @@ impl SecurityArgs {
 
     fn password(&self) -> Result<Option<Secret>, Mistake> {
         if let Some(path) = &self.sasl_password_file {
-            let secret = read_secret(path).map_err(|problem| Mistake {
-                place: None,
-                key: "--sasl-password-file".to_owned(),
-                problem,
-            });
+            let secret =
+                read_secret(path).map_err(|problem| mistake("--sasl-password-file", problem));
             return secret.map(Secret::new).map(Some);
         }
-        let needed = self
-            .sasl_mechanism
-            .is_some_and(|mechanism| mechanism != MechanismArg::OauthBearer);
-        let variable = needed
-            .then(|| std::env::var(PASSWORD_VARIABLE).ok())
-            .flatten();
-        Ok(variable
-            .filter(|password| !password.is_empty())
-            .map(Secret::new))
+        match self.sasl_mechanism {
+            None | Some(MechanismArg::OauthBearer) => Ok(None),
+            Some(_) => variable(PASSWORD_VARIABLE)
+                .map(|password| password.map(Secret::new))
+                .map_err(|problem| mistake(PASSWORD_VARIABLE, problem)),
+        }
+    }
+}
+
+/// What is wrong with an option, or with what stands for one.
+fn mistake(key: &str, problem: String) -> Mistake {
+    Mistake {
+        place: None,
+        key: key.to_owned(),
+        problem,
     }
 }
 

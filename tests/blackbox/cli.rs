@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -171,6 +172,127 @@ fn the_help_of_tail_names_every_option_of_the_contract() {
                    --timeout --log-file --quiet --verbose";
     for option in options.split_whitespace() {
         assert!(help.contains(option), "{option} is not in\n{help}");
+    }
+}
+
+// Variables stand for options.
+
+/// Every variable that logship reads, but for those that a config names.
+const VARIABLES: [&str; 11] = [
+    "LOGSHIP_BROKERS",
+    "LOGSHIP_ETCD_ENDPOINTS",
+    "LOGSHIP_SASL_MECHANISM",
+    "LOGSHIP_SASL_PASSWORD",
+    "LOGSHIP_SASL_TOKEN_FILE",
+    "LOGSHIP_SASL_USERNAME",
+    "LOGSHIP_SECURITY_PROTOCOL",
+    "LOGSHIP_STATE_DIR",
+    "LOGSHIP_TLS_CA_FILE",
+    "LOGSHIP_TLS_CERT_FILE",
+    "LOGSHIP_TLS_KEY_FILE",
+];
+
+/// A unit or a compose file that fills in nothing kept logship from starting, and did
+/// not say with which variable.
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let world = World::new();
+    let with_nothing = |logship: Logship| {
+        let set = |logship: Logship, name: &&str| logship.env(name, "");
+        VARIABLES.iter().fold(logship, set).run()
+    };
+    with_nothing(tail_with(&world, NOTHING))
+        .exits(0)
+        .printed(["one", "two"]);
+    let status = with_nothing(world.logship(["status"])).exits(1);
+    status.said("logship/admin.sock");
+    with_nothing(world.logship(["etcd", "get", "/k"]))
+        .exits(2)
+        .said("nothing says where etcd is");
+    let login = [
+        "--brokers",
+        "k:1",
+        "--sasl-mechanism",
+        "PLAIN",
+        "--sasl-username",
+        "me",
+    ];
+    with_nothing(tail_with(&world, login))
+        .exits(2)
+        .said("--sasl-password-file: is missing");
+}
+
+/// A shell that exports what is refused: the name to look for is the variable's.
+#[test]
+fn what_is_wrong_with_a_variable_is_told_under_its_name() {
+    let world = World::new();
+    let not_utf8 = || OsString::from_vec(b"hunter2\xff".to_vec());
+    let tail = || {
+        let login = ["--sasl-mechanism", "PLAIN", "--sasl-username", "me"];
+        tail_with(&world, ["--brokers", "k:1"]).args(login)
+    };
+    for (name, value, said) in [
+        ("LOGSHIP_SECURITY_PROTOCOL", "foo".into(), "'foo'"),
+        (
+            "LOGSHIP_SECURITY_PROTOCOL",
+            "SSL".into(),
+            "LOGSHIP_SECURITY_PROTOCOL: is SSL",
+        ),
+        (
+            "LOGSHIP_TLS_CA_FILE",
+            "/no/such".into(),
+            "LOGSHIP_TLS_CA_FILE: cannot read",
+        ),
+        (
+            "LOGSHIP_SASL_PASSWORD",
+            not_utf8(),
+            "LOGSHIP_SASL_PASSWORD: is not UTF-8",
+        ),
+    ] {
+        let ended = tail().env(name, &value).run().exits(2).printed(NOTHING);
+        ended.said(name).said(said).never_said("hunter2");
+    }
+    for (name, value, said) in [
+        ("LOGSHIP_SASL_MECHANISM", "GSSAPI".into(), "'GSSAPI'"),
+        (
+            "LOGSHIP_BROKERS",
+            "k:port".into(),
+            "LOGSHIP_BROKERS: 'k:port'",
+        ),
+        ("LOGSHIP_BROKERS", not_utf8(), "UTF-8"),
+        ("LOGSHIP_SASL_USERNAME", not_utf8(), "UTF-8"),
+    ] {
+        // One that is in order is not the one.
+        let tail = tail_with(&world, NOTHING).env("LOGSHIP_SECURITY_PROTOCOL", "SSL");
+        let ended = tail.env(name, &value).run().exits(2).printed(NOTHING);
+        ended
+            .said(name)
+            .said(said)
+            .never_said("LOGSHIP_SECURITY_PROTOCOL");
+    }
+    world
+        .logship(["etcd", "get", "/k"])
+        .env("LOGSHIP_ETCD_ENDPOINTS", not_utf8())
+        .run()
+        .exits(2)
+        .said("LOGSHIP_ETCD_ENDPOINTS: is not UTF-8");
+}
+
+#[test]
+fn what_is_wrong_with_an_option_is_told_under_its_name_whatever_the_variables_are() {
+    let world = World::new();
+    for (option, value, variable) in [
+        ("--security-protocol", "foo", "LOGSHIP_SECURITY_PROTOCOL"),
+        ("--tls-ca-file", "/no/such", "LOGSHIP_TLS_CA_FILE"),
+        ("--brokers", "k:port", "LOGSHIP_BROKERS"),
+    ] {
+        let tail = tail_with(&world, [option, value]);
+        let tail = match option {
+            "--brokers" => tail,
+            _ => tail.args(["--brokers", "k:1"]),
+        };
+        let ended = tail.env(variable, "SSL").run().exits(2);
+        ended.said(option).said(value).never_said("LOGSHIP_");
     }
 }
 

@@ -7,7 +7,6 @@ pub mod args;
 mod changes;
 mod put;
 
-use std::env;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
@@ -25,6 +24,7 @@ use crate::tail::Source;
 use crate::text::shown;
 
 use super::check::{shown_warning, survey};
+use super::variables::variable;
 use super::{complain, hint, load, refuse, surroundings};
 use args::{CheckValueArgs, EtcdArgs, EtcdCommands, GetArgs, Reach};
 
@@ -252,10 +252,15 @@ fn reach_by_config(
 }
 
 fn by_options(reach: &Reach) -> Result<Option<Options>, Exit> {
-    let (texts, name) = match env::var(ENDPOINTS) {
-        _ if !reach.endpoints.is_empty() => (reach.endpoints.clone(), "--endpoints"),
-        Ok(text) if !text.is_empty() => (text.split(',').map(str::to_owned).collect(), ENDPOINTS),
-        _ => return Ok(None),
+    let (texts, name) = if reach.endpoints.is_empty() {
+        let text =
+            variable(ENDPOINTS).map_err(|problem| usage(&format!("{ENDPOINTS}: {problem}"), ""))?;
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        (text.split(',').map(str::to_owned).collect(), ENDPOINTS)
+    } else {
+        (reach.endpoints.clone(), "--endpoints")
     };
     let parse = |text: &String| text.trim().parse::<Endpoint>();
     let endpoints: Result<Vec<Endpoint>, _> = texts.iter().map(parse).collect();
