@@ -594,16 +594,16 @@ pub enum WhenFullArg {
 }
 
 impl TailArgs {
-    /// What was asked for, without how to tell of it.
+    /// What was asked for, without how to tell of it. Adds what had better be looked at.
     ///
     /// # Errors
     /// A password that cannot be read.
-    pub fn request(&self) -> Result<TailRequest, Mistake> {
+    pub fn request(&self, warnings: &mut Vec<Mistake>) -> Result<TailRequest, Mistake> {
         Ok(TailRequest {
             paths: self.paths.clone(),
             topic: self.topic.clone(),
             brokers: self.brokers.clone(),
-            security: self.security.request()?,
+            security: self.security.request(warnings)?,
             once: self.once,
             read_from: self.from.map(|from| match from {
                 From::Beginning => ReadFrom::Beginning,

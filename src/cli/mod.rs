@@ -117,9 +117,12 @@ fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
 fn tail(args: &TailArgs, given: &Given) -> Result<Exit, Exit> {
     let signals = listen(false)?;
     let around = surroundings()?;
-    let request = args.request().map_err(|mistake| vec![mistake]);
-    let lowered = request.and_then(|request| config::lower_tail(&request, &around));
-    let (plan, warnings) = lowered.map_err(|mistakes| {
+    let mut warnings = Vec::new();
+    let request = args.request(&mut warnings);
+    let lowered = request
+        .map_err(|mistake| vec![mistake])
+        .and_then(|request| config::lower_tail(&request, &around));
+    let (plan, more) = lowered.map_err(|mistakes| {
         for mistake in mistakes {
             complain(&given.named(mistake).to_string(), None);
         }
@@ -128,7 +131,7 @@ fn tail(args: &TailArgs, given: &Given) -> Result<Exit, Exit> {
     })?;
     let progress = progress::Progress::new(plan.tail.once && !args.logging.quiet);
     start_log(&args.logging, &progress)?;
-    for warning in warnings {
+    for warning in warnings.into_iter().chain(more) {
         log::warn!("{}", given.named(warning));
     }
     if args.headers && plan.pool.sink == Sink::Stdout {

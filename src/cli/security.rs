@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 
 use super::variables::variable;
 use crate::config::{
-    Mechanism, Mistake, Protocol, SaslRequest, SecurityRequest, TlsRequest, read_secret,
+    Mechanism, Mistake, Protocol, SaslRequest, SecurityRequest, TlsRequest, open_to_all,
+    read_secret,
 };
 use crate::kafka::{ScramHash, Secret};
 
@@ -71,7 +72,7 @@ pub struct SecurityArgs {
     /// Take any certificate (for tests only)
     ///
     /// Takes any certificate of a broker: anybody between here and there can read and change what is
-    /// sent. For tests only; it is said at every start.
+    /// sent. For tests only; it is said at every start. Not beside --tls-ca-file.
     #[arg(long)]
     pub tls_insecure_skip_verify: bool,
 
@@ -97,8 +98,8 @@ pub struct SecurityArgs {
 
     /// Log in with the password in this file
     ///
-    /// A file that holds the password; one line end after it is removed. The variable
-    /// LOGSHIP_SASL_PASSWORD may hold it instead. There is no option for the password itself:
+    /// A file that holds the password; one line end after it is removed. Without this option the
+    /// variable LOGSHIP_SASL_PASSWORD may hold it. There is no option for the password itself:
     /// everybody could read it in the list of processes.
     #[arg(long, value_name = "FILE")]
     pub sasl_password_file: Option<PathBuf>,
@@ -145,11 +146,19 @@ pub enum MechanismArg {
 }
 
 impl SecurityArgs {
-    /// What was said.
+    /// What was said. Adds what had better be looked at.
     ///
     /// # Errors
     /// The password cannot be read: what is wrong with its file, or with the variable.
-    pub fn request(&self) -> Result<SecurityRequest, Mistake> {
+    pub fn request(&self, warnings: &mut Vec<Mistake>) -> Result<SecurityRequest, Mistake> {
+        for (option, path) in [
+            ("--tls-key-file", &self.tls_key_file),
+            ("--sasl-password-file", &self.sasl_password_file),
+            ("--sasl-token-file", &self.sasl_token_file),
+        ] {
+            let problem = path.as_deref().and_then(open_to_all);
+            warnings.extend(problem.map(|problem| mistake(option, problem)));
+        }
         let files = TlsRequest {
             ca_file: self.tls_ca_file.clone(),
             cert_file: self.tls_cert_file.clone(),
@@ -160,7 +169,7 @@ impl SecurityArgs {
         let sasl = SaslRequest {
             mechanism: self.sasl_mechanism.map(Mechanism::from),
             username: self.sasl_username.clone(),
-            password: self.password()?,
+            password: self.password(warnings)?,
             token_file: self.sasl_token_file.clone(),
         };
         let login = sasl != SaslRequest::default();
@@ -171,11 +180,13 @@ impl SecurityArgs {
         })
     }
 
-    fn password(&self) -> Result<Option<Secret>, Mistake> {
+    /// The password of the file, else of the variable where one is needed.
+    fn password(&self, warnings: &mut Vec<Mistake>) -> Result<Option<Secret>, Mistake> {
         if let Some(path) = &self.sasl_password_file {
-            let secret =
-                read_secret(path).map_err(|problem| mistake("--sasl-password-file", problem));
-            return secret.map(Secret::new).map(Some);
+            let told = |problem| mistake("--sasl-password-file", problem);
+            let (password, doubt) = read_secret(path).map_err(told)?;
+            warnings.extend(doubt.map(told));
+            return Ok(Some(Secret::new(password)));
         }
         match self.sasl_mechanism {
             None | Some(MechanismArg::OauthBearer) => Ok(None),

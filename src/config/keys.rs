@@ -336,7 +336,7 @@ pub const KEYS: &[Key] = &[
         FLAG,
         "false",
         "false",
-        "Takes any certificate, so that anybody between here and the brokers can read and change what is sent. For tests only; it is said at every start.",
+        "Takes any certificate, so that anybody between here and the brokers can read and change what is sent. For tests only; it is said at every start. Not beside ca_file.",
     ),
     key(
         "kafka.sasl",

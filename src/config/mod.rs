@@ -13,15 +13,17 @@ pub mod keys;
 mod object;
 mod pem;
 mod plan;
+mod secret;
 mod security;
 mod tail;
 mod units;
 mod variables;
 
 pub use defaults::LINE_BYTES_MAX_EVER;
-pub use file::{FileConfig, Remote, fill_in, load, read_config, read_secret, read_value};
+pub use file::{FileConfig, Remote, fill_in, load, read_config, read_value};
 pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
+pub use secret::{open_to_all, read_secret};
 pub use security::{
     Mechanism, Protocol, SaslRequest, SecurityRequest, TlsRequest, describe as describe_security,
 };

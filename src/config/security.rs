@@ -11,7 +11,7 @@ use crate::text::shown;
 use super::pem::{self, PemFile};
 
 /// What was said; what was not said is `None`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecurityRequest {
     /// The name that other clients have for both.
     pub protocol: Option<Protocol>,
@@ -19,6 +19,15 @@ pub struct SecurityRequest {
     pub tls: Option<TlsRequest>,
     /// Logging in.
     pub sasl: Option<SaslRequest>,
+}
+
+/// Who says it, for what must be said in their own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// A config.
+    InConfig,
+    /// Options and variables.
+    Typed,
 }
 
 /// `security.protocol` of other clients.
@@ -122,6 +131,19 @@ impl Protocol {
     }
 }
 
+impl Said {
+    fn no_password(self) -> &'static str {
+        match self {
+            Said::InConfig => {
+                "is missing: the file that holds the password (or give password, like \"${KAFKA_PASSWORD}\")"
+            }
+            Said::Typed => {
+                "is missing: the file that holds the password (or set the variable LOGSHIP_SASL_PASSWORD)"
+            }
+        }
+    }
+}
+
 impl Setting {
     /// Its name in a config, below `kafka`: an object and a key in it, or one of both.
     pub fn key(self) -> (Option<&'static str>, &'static str) {
@@ -159,7 +181,11 @@ impl Setting {
 ///
 /// # Errors
 /// Settings that contradict each other, or that miss one; files that cannot be used.
-pub fn lower(request: &SecurityRequest, options: &mut Options) -> Result<(), Vec<Problem>> {
+pub fn lower(
+    request: &SecurityRequest,
+    said: Said,
+    options: &mut Options,
+) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     agree(request, &mut problems);
     let wants_tls = request.protocol.is_some_and(|protocol| protocol.tls);
@@ -171,7 +197,7 @@ pub fn lower(request: &SecurityRequest, options: &mut Options) -> Result<(), Vec
         }
     }
     if let Some(sasl) = &request.sasl {
-        options.sasl = lower_sasl(sasl, &mut problems);
+        options.sasl = lower_sasl(sasl, said, &mut problems);
     }
     if problems.is_empty() {
         return Ok(());
@@ -258,6 +284,10 @@ fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
         };
         (setting, format!("{} (give {due})", wrong.problem))
     };
+    if files.insecure_skip_verify && files.ca_file.is_some() {
+        let problem = "is not asked where any certificate is taken: leave one of both away";
+        return Err((Setting::CaFile, problem.to_owned()));
+    }
     let ours = match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => Some(pem::identity(cert, key).map_err(told)?),
         (None, None) => None,
@@ -281,7 +311,7 @@ fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
     made.map_err(|error| (Setting::CaFile, error.to_string()))
 }
 
-fn lower_sasl(sasl: &SaslRequest, problems: &mut Vec<Problem>) -> Option<Sasl> {
+fn lower_sasl(sasl: &SaslRequest, said: Said, problems: &mut Vec<Problem>) -> Option<Sasl> {
     let before = problems.len();
     let mut wrong = |setting, problem: &str| problems.push((setting, problem.to_owned()));
     let Some(mechanism) = sasl.mechanism else {
@@ -313,10 +343,7 @@ fn lower_sasl(sasl: &SaslRequest, problems: &mut Vec<Problem>) -> Option<Sasl> {
         Some(_) => {}
     }
     match &sasl.password {
-        None => wrong(
-            Setting::PasswordFile,
-            "is missing: the file that holds the password",
-        ),
+        None => wrong(Setting::PasswordFile, said.no_password()),
         Some(password) if password.reveal().contains('\0') => {
             wrong(
                 Setting::PasswordFile,

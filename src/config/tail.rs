@@ -12,7 +12,7 @@ use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
 use super::file::level_problem;
-use super::security::{self, SecurityRequest};
+use super::security::{self, Said, SecurityRequest};
 use super::{Mistake, Plan, Sink, defaults};
 
 /// The longest name of a state directory, well below what file systems take.
@@ -110,10 +110,21 @@ pub fn lower_tail(
     let state_dir = lower_state_dir(request, around, &mut wrong);
     let mut warnings = Vec::new();
     let sink = match brokers {
-        None => Sink::Stdout,
+        None => {
+            if request.security != SecurityRequest::default() {
+                warnings.push(Mistake {
+                    place: None,
+                    key: "--brokers".to_owned(),
+                    problem:
+                        "is not given, so that what is said of TLS and the login has no effect"
+                            .to_owned(),
+                });
+            }
+            Sink::Stdout
+        }
         Some(brokers) => {
             let mut options = kafka::Options::new(brokers.into_iter().flatten().collect());
-            match security::lower(&request.security, &mut options) {
+            match security::lower(&request.security, Said::Typed, &mut options) {
                 Ok(()) => warnings.extend(security::warnings(&options).into_iter().map(typed)),
                 Err(problems) => mistakes.extend(problems.into_iter().map(typed)),
             }

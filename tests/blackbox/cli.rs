@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::etcd::Certificates;
 use crate::world::{Ended, Figures, Logship, World, bytes_name, figure, numbered};
 
 /// Nothing may come out of a run that was refused.
@@ -294,6 +295,162 @@ fn what_is_wrong_with_an_option_is_told_under_its_name_whatever_the_variables_ar
         let ended = tail.env(variable, "SSL").run().exits(2);
         ended.said(option).said(value).never_said("LOGSHIP_");
     }
+}
+
+// What is said of TLS and the login, without any broker.
+
+/// `tail_with` a login to a broker that is not there.
+fn login(world: &World, args: &[&str]) -> Logship {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    tail_with(world, ["--no-state", "--timeout", "100ms"])
+        .args(["--brokers", &format!("127.0.0.1:{port}")])
+        .args(args.iter().copied())
+}
+
+#[test]
+fn a_missing_password_is_told_with_both_ways_to_give_it() {
+    let world = World::new();
+    login(
+        &world,
+        &["--sasl-mechanism", "plain", "--sasl-username", "me"],
+    )
+    .run()
+    .exits(2)
+    .said("--sasl-password-file: is missing")
+    .said("LOGSHIP_SASL_PASSWORD");
+}
+
+/// As everywhere: what was typed wins over what a variable says.
+#[test]
+fn a_password_file_wins_over_the_variable() {
+    let world = World::new();
+    fs::write(world.path("secret"), "hunter2\n").unwrap();
+    let tail = |file: &str| {
+        let user = ["--sasl-mechanism", "PLAIN", "--sasl-username", "me"];
+        login(&world, &user).args(["--sasl-password-file", file])
+    };
+    let not_utf8 = OsString::from_vec(b"\xff".to_vec());
+    tail("secret")
+        .env("LOGSHIP_SASL_PASSWORD", not_utf8)
+        .run()
+        .exits(3);
+    tail("none")
+        .env("LOGSHIP_SASL_PASSWORD", "hunter2")
+        .run()
+        .exits(2)
+        .said("--sasl-password-file: cannot read 'none'");
+}
+
+/// Whoever gives a CA wants it to be asked.
+#[test]
+fn a_ca_beside_the_will_to_take_any_certificate_is_refused() {
+    let world = World::new();
+    let ca = Certificates::new().ca();
+    let tail = || login(&world, &["--tls-insecure-skip-verify"]);
+    let problem = ": is not asked where any certificate is taken";
+    let ended = tail().arg("--tls-ca-file").arg(&ca).run().exits(2);
+    ended.said(&format!("--tls-ca-file{problem}"));
+    let ended = tail().env("LOGSHIP_TLS_CA_FILE", &ca).run().exits(2);
+    ended.said(&format!("LOGSHIP_TLS_CA_FILE{problem}"));
+}
+
+#[test]
+fn security_without_brokers_is_said_to_have_no_effect() {
+    let said = "--brokers: is not given, so that what is said of TLS and the login has no effect";
+    for args in [
+        &["--security-protocol", "SSL"][..],
+        &["--tls-insecure-skip-verify"],
+        &["--sasl-username", "me"],
+        &[],
+    ] {
+        let world = World::new();
+        let ended = tail_with(&world, args.iter().copied()).run();
+        let ended = ended.exits(0).printed(["one", "two"]);
+        assert_eq!(ended.stderr.contains(said), !args.is_empty(), "{args:?}");
+    }
+}
+
+/// The config said so of its files, and the command line did not.
+#[test]
+fn a_file_of_secrets_that_everybody_can_read_is_told_here_too() {
+    let world = World::new();
+    let certificates = Certificates::new();
+    fs::copy(certificates.client_cert(), world.path("cert")).unwrap();
+    fs::copy(certificates.client_key(), world.path("secret")).unwrap();
+    fs::write(world.path("value"), r#"[{"path": "/a", "topic": "a"}]"#).unwrap();
+    let tls = [
+        "--tls-insecure-skip-verify",
+        "--tls-cert-file",
+        "cert",
+        "--tls-key-file",
+        "secret",
+    ];
+    let password = [
+        "--sasl-mechanism",
+        "SCRAM-SHA-256",
+        "--sasl-username",
+        "me",
+        "--sasl-password-file",
+        "secret",
+    ];
+    let token = [
+        "--sasl-mechanism",
+        "OAUTHBEARER",
+        "--sasl-token-file",
+        "secret",
+    ];
+    let etcd = |options: [&str; 4]| {
+        let check = [
+            "etcd",
+            "check",
+            "/k",
+            "value",
+            "--endpoints",
+            "https://127.0.0.1:1",
+        ];
+        world.logship(check).args(options)
+    };
+    for mode in [0o600, 0o604] {
+        world.log("secret").chmod(mode);
+        for (option, logship, exit) in [
+            ("--tls-key-file", login(&world, &tls), 3),
+            ("--sasl-password-file", login(&world, &password), 3),
+            ("--sasl-token-file", login(&world, &token), 3),
+            (
+                "--password-file",
+                etcd(["--user", "me", "--password-file", "secret"]),
+                0,
+            ),
+            ("--key", etcd(["--cert", "cert", "--key", "secret"]), 0),
+        ] {
+            let ended = logship.run().exits(exit);
+            let said =
+                format!("{option}: everybody on this host can read 'secret': chmod 600 'secret'");
+            assert_eq!(
+                ended.stderr.contains(&said),
+                mode == 0o604,
+                "{mode:o}\n{}",
+                ended.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_password_file_that_ends_with_white_space_is_told_here_too() {
+    let world = World::new();
+    fs::write(world.path("secret"), "hunter2 \n").unwrap();
+    let user = ["--sasl-mechanism", "PLAIN", "--sasl-username", "me"];
+    login(&world, &user)
+        .args(["--sasl-password-file", "secret"])
+        .run()
+        .exits(3)
+        .said("--sasl-password-file: the password in 'secret' ends with white space")
+        .never_said("hunter2");
 }
 
 // Could not run, or not for every PATH: exit code 1.

@@ -479,7 +479,14 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"sasl\": {\"mechanism\": \"SCRAM-SHA-512\"}}}",
         &[
             "3:11: kafka.sasl.username: is missing",
-            "3:11: kafka.sasl.password_file: is missing: the file that holds the password",
+            "3:11: kafka.sasl.password_file: is missing: the file that holds the password (or give password, like \"${KAFKA_PASSWORD}\")",
+        ],
+    ),
+    (
+        "c.json",
+        "{\"sources\": [{\"path\": \"/a.log\", \"topic\": \"a\"}],\n \"kafka\": {\"brokers\": [\"k:1\"],\n  \"tls\": {\"ca_file\": \"/dev/null\", \"insecure_skip_verify\": true}}}",
+        &[
+            "3:22: kafka.tls.ca_file: is not asked where any certificate is taken: leave one of both away",
         ],
     ),
     (
@@ -1062,6 +1069,38 @@ fn protocols_and_mechanisms_are_known_in_any_case_and_shown_in_the_plan() {
         assert!(plan.contains(&expected), "no '{expected}' in\n{plan}");
         assert!(!plan.contains("hunter2"), "{plan}");
     }
+}
+
+/// What editors and copying leave behind a password, and before it.
+#[test]
+fn a_password_file_with_more_than_a_password_is_told() {
+    let world = World::new();
+    let text = r#"{"sources": [], "kafka": {"brokers": ["localhost:1"],
+ "sasl": {"mechanism": "PLAIN", "username": "me", "password_file": "secret"}}}"#;
+    let said = "c.json:2:68: warning: kafka.sasl.password_file: the password in '";
+    for (content, doubtful) in [
+        ("hunter2", false),
+        ("hunter2\n", false),
+        ("hunter 2\r\n", false),
+        ("hunter2 \n", true),
+        ("hunter2\t\r\n", true),
+        ("hunter2\n\n", true),
+    ] {
+        write(&world, "secret", content);
+        world.log("secret").chmod(0o600);
+        let ended = check(&world, "c.json", text).exits(0).never_said("hunter");
+        assert_eq!(
+            ended.stderr.contains(said),
+            doubtful,
+            "{content:?}\n{}",
+            ended.stderr
+        );
+    }
+    write(&world, "secret", "\u{feff}hunter2\n");
+    let ended = check(&world, "c.json", text).exits(2).never_said("hunter");
+    ended
+        .said("kafka.sasl.password_file: '")
+        .said("begins with a byte order mark");
 }
 
 /// Whatever is wrong around a secret, it is not repeated.

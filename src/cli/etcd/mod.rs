@@ -272,8 +272,10 @@ fn by_options(reach: &Reach) -> Result<Option<Options>, Exit> {
             let advice = "the password is read from --password-file: here everybody on this host would see it";
             return Err(usage("--user takes a name only", advice));
         }
-        let secret = config::read_secret(file)
+        let (secret, doubt) = config::read_secret(file)
             .map_err(|problem| usage(&format!("--password-file: {problem}"), ""))?;
+        warn("--password-file", doubt);
+        warn("--password-file", config::open_to_all(file));
         options.username = Some(user.clone());
         options.password = Some(Secret::new(secret));
     }
@@ -294,12 +296,23 @@ fn tls(reach: &Reach, endpoints: &[Endpoint]) -> Result<Option<Tls>, Exit> {
             "--cacert, --cert and --key are for https, and all endpoints begin with http:";
         return Err(usage(problem, "change the endpoints, or leave them out"));
     }
+    warn(
+        "--key",
+        tls.key_file.as_deref().and_then(config::open_to_all),
+    );
     Ok(Some(tls))
 }
 
 /// Reads one byte more than the limit at most.
 fn bounded(from: impl Read, limit: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
     from.take(limit as u64 + 1).read_to_end(bytes).map(drop)
+}
+
+/// Tells what had better be looked at about an option, if anything.
+fn warn(option: &str, problem: Option<String>) {
+    if let Some(problem) = problem {
+        let _ = writeln!(io::stderr(), "warning: {option}: {problem}");
+    }
 }
 
 fn usage(problem: &str, advice: &str) -> Exit {

@@ -8,7 +8,7 @@ use super::super::Sink;
 use super::super::document::{Content, Entry, Spot};
 use super::super::object::{Found, Object, Report, shorten};
 use super::super::security::{
-    self, MECHANISMS, PROTOCOLS, SaslRequest, SecurityRequest, Setting, TlsRequest,
+    self, MECHANISMS, PROTOCOLS, Said, SaslRequest, SecurityRequest, Setting, TlsRequest,
 };
 use super::super::units::show_duration;
 use super::{Files, HOUR, MINUTE, MOMENT};
@@ -301,7 +301,7 @@ fn secure(kafka: &Object, options: &mut Options, files: &mut Files, report: &mut
     if report.mistakes.len() > mistakes {
         return; // what follows from them would only be told twice
     }
-    let problems = match security::lower(&request, options) {
+    let problems = match security::lower(&request, Said::InConfig, options) {
         Ok(()) => security::warnings(options),
         Err(problems) => {
             for (setting, problem) in problems {

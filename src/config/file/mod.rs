@@ -7,9 +7,7 @@ mod kafka;
 mod remote;
 mod sources;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +20,7 @@ use crate::text::shown;
 
 use super::document::{self, Content, Syntax, TEXT_BYTES_MAX, Value};
 use super::object::{Found, NO_HOME, Object, Report, object_of, objects_of};
+use super::secret::{cannot_read, is_open, open_to_all, read_secret};
 use super::units::show_duration;
 use super::{Mistake, Plan, Sink, Surroundings, defaults};
 
@@ -37,10 +36,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 const DEAD_LETTERS_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 const HELD_DELETED_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
-/// Largest file that may hold a password.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
-/// Permission bits of everybody who is neither owner nor in the group.
-const READABLE_BY_ALL: u32 = 0o004;
 
 /// The least entry of `sources`.
 pub const ENTRY: &str = r#"{"path": "/var/log/a.log", "topic": "a"}"#;
@@ -449,15 +444,20 @@ impl Files<'_> {
             }
             return Some(found.value.0);
         }
-        let path = file?;
-        match read_secret(&path) {
-            Ok(secret) => Some(secret),
+        let read = read_secret(&file?);
+        let (at, key) = (
+            object.spot("password_file"),
+            object.path_of("password_file"),
+        );
+        match read {
+            Ok((secret, doubt)) => {
+                if let Some(doubt) = doubt {
+                    report.warn(at, &key, doubt);
+                }
+                Some(secret)
+            }
             Err(problem) => {
-                report.wrong(
-                    object.spot("password_file"),
-                    &object.path_of("password_file"),
-                    problem,
-                );
+                report.wrong(at, &key, problem);
                 None
             }
         }
@@ -467,10 +467,7 @@ impl Files<'_> {
 impl Secrets {
     fn warn_of_open_files(&self, config: &Path, report: &mut Report) {
         for found in &self.files {
-            if is_open(&found.value) {
-                let path = shown(&found.value);
-                let problem =
-                    format!("everybody on this host can read '{path}': chmod 600 '{path}'");
+            if let Some(problem) = open_to_all(&found.value) {
                 report.warn(found.at, &found.key, problem);
             }
         }
@@ -484,36 +481,6 @@ impl Secrets {
             }
         }
     }
-}
-
-fn is_open(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & READABLE_BY_ALL != 0)
-}
-
-/// A secret in a file of its own, without the line end after it.
-///
-/// # Errors
-/// What is wrong with the file, which is named.
-pub fn read_secret(path: &Path) -> Result<String, String> {
-    let bytes =
-        small::read(path, SECRET_BYTES_MAX + 1).map_err(|error| cannot_read(path, &error))?;
-    let path = shown(path);
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(format!(
-            "'{path}' is larger than any password: is this the right file?"
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| format!("'{path}' does not hold UTF-8"))?;
-    let secret = text.strip_suffix('\n').unwrap_or(&text);
-    let secret = secret.strip_suffix('\r').unwrap_or(secret);
-    if secret.is_empty() {
-        return Err(format!("'{path}' is empty: write the password into it"));
-    }
-    Ok(secret.to_owned())
-}
-
-fn cannot_read(path: &Path, error: &std::io::Error) -> String {
-    format!("cannot read '{}': {error}", shown(path))
 }
 
 #[cfg(test)]
