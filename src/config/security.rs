@@ -4,6 +4,7 @@
 //! is wrong is told of a [`Setting`], which has both.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::kafka::{Address, Identity, Login, Options, Sasl, ScramHash, Secret, Tls};
 use crate::text::shown;
@@ -212,11 +213,17 @@ pub fn warnings(options: &Options) -> Vec<Problem> {
         let problem = "any certificate is taken, so that anybody between here and the brokers can read and change what is sent: for tests only";
         warnings.push((Setting::Insecure, problem.to_owned()));
     }
-    let readable = options.sasl.as_ref().is_some_and(Sasl::is_readable);
+    let now = SystemTime::now();
+    if let Some(end) = options.tls.as_ref().and_then(|tls| tls.expired_at(now)) {
+        let end = humantime::format_rfc3339_seconds(end);
+        let problem = format!("has expired, at {end}: brokers refuse it until it is renewed");
+        warnings.push((Setting::CertFile, problem));
+    }
+    let readable = options.sasl.as_ref().and_then(Sasl::readable);
     let far = options.bootstrap.iter().find(|broker| !is_local(broker));
-    if let (true, None, Some(broker)) = (readable, &options.tls, far) {
+    if let (Some(secret), None, Some(broker)) = (readable, &options.tls, far) {
         let problem = format!(
-            "the password goes over the network in the clear to {broker}: use TLS, or SCRAM"
+            "the {secret} goes over the network in the clear to {broker}: use TLS, or SCRAM"
         );
         warnings.push((Setting::Mechanism, problem));
     }
@@ -359,4 +366,31 @@ fn lower_sasl(sasl: &SaslRequest, said: Said, problems: &mut Vec<Problem>) -> Op
         _ => Sasl::Plain(login),
     };
     (problems.len() == before).then_some(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_over_the_network_in_the_clear_is_told_by_its_name() {
+        let login = crate::kafka::Login {
+            username: "me".to_owned(),
+            password: Secret::new("secret"),
+        };
+        for (sasl, goes) in [
+            (Sasl::Plain(login.clone()), Some("the password goes")),
+            (Sasl::OauthBearer("token".into()), Some("the token goes")),
+            (Sasl::Scram(ScramHash::Sha512, login), None),
+        ] {
+            let mut options = Options::new(vec![Address::new("kafka.example", 9092)]);
+            options.sasl = Some(sasl);
+            let warnings = warnings(&options);
+            let told = warnings.first().map(|(_, problem)| problem.as_str());
+            assert_eq!(
+                told.map(|told| told.starts_with(goes.unwrap())),
+                goes.map(|_| true)
+            );
+        }
+    }
 }

@@ -112,9 +112,13 @@ impl Sasl {
         }
     }
 
-    /// True when whoever reads the connection can log in as well.
-    pub fn is_readable(&self) -> bool {
-        !matches!(self, Sasl::Scram(..))
+    /// What whoever reads the connection can log in with as well, if anything.
+    pub fn readable(&self) -> Option<&'static str> {
+        match self {
+            Sasl::Plain(_) => Some("password"),
+            Sasl::Scram(..) => None,
+            Sasl::OauthBearer(_) => Some("token"),
+        }
     }
 
     /// What a broker says, without the secret that it may repeat.

@@ -1,7 +1,8 @@
 //! TLS and SASL against a real Kafka: who gets in ships every line once, and who
 //! does not is told the step, the reason and what to change.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ fn options(secured: &Secured, world: &World, listener: Listener, mechanism: &str
     if listener.protocol().starts_with("SASL") {
         let file = world.path("password");
         fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         add("--sasl-mechanism", Path::new(mechanism));
         add("--sasl-username", Path::new(USER));
         add("--sasl-password-file", &file);
@@ -260,6 +262,9 @@ fn check_config_names_the_step_that_keeps_out() {
             .find(|line| line.contains(wrong.step) && line.contains(wrong.because[0]));
         let told = told.unwrap_or_else(|| panic!("{}: {:?}\n{said}", wrong.step, wrong.because));
         assert!(told.contains(wrong.because[1]), "{told}");
+        let late = wrong.because[1].contains("expired");
+        let warned = said.contains("cert_file: has expired, at 2021-01-01T00:00:00Z");
+        assert_eq!(late, warned, "{said}");
     }
 }
 
