@@ -678,7 +678,7 @@ impl Model {
             return;
         }
         if let Err(problem) = self.try_arrived(topic, name, &message, record) {
-            if self.is_end_of_copy(topic, message.bytes().len() as u64) {
+            if self.is_end_of_copy(topic, message.bytes()) {
                 return;
             }
             let value = &record.value[..record.value.len().min(100)];
@@ -692,14 +692,19 @@ impl Model {
         }
     }
 
-    /// True for a record as long as the unfinished line at the end of a copy that nobody
-    /// knows as one: it may be torn in the middle of its name.
-    fn is_end_of_copy(&self, topic: &str, len: u64) -> bool {
+    /// True for the unfinished line at the end of a copy that nobody knows as one: by its
+    /// name, or as long as it, since it may be torn in the middle of its name.
+    fn is_end_of_copy(&self, topic: &str, message: &[u8]) -> bool {
+        let name = name_of(message);
         let mut copied = self
             .lives
-            .values()
-            .filter(|life| life.copy_unknown && life.topic == topic);
-        copied.any(|life| life.partial.is_some_and(|from| life.len - from == len))
+            .iter()
+            .filter(|(_, life)| life.copy_unknown && life.topic == topic);
+        copied.any(|(id, life)| {
+            let is_it = name == Some((*id, life.forgotten + life.lines.len()));
+            let is_as_long = |from| life.len - from == message.len() as u64;
+            life.partial.is_some_and(|from| is_it || is_as_long(from))
+        })
     }
 
     fn try_arrived(
