@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -257,8 +258,11 @@ impl FileLedger {
     ) -> FileLedger {
         let start = before.read_to();
         let file = FileLedger::new(origin, flow, start, before.head(), window);
-        file.state().before = Some(Arc::clone(before));
-        before.retire();
+        let size = before.retire();
+        let mut state = file.state();
+        state.size = state.size.max(size);
+        state.before = Some(Arc::clone(before));
+        drop(state);
         file
     }
 
@@ -467,13 +471,16 @@ impl FileLedger {
         self.flow.changed();
     }
 
-    /// Another account goes on where this one was read to.
-    fn retire(&self) {
+    /// Another account goes on where this one was read to: with all that is known of the
+    /// file, which is the answer.
+    fn retire(&self) -> u64 {
         let mut state = self.state();
-        state.size = state.ever_read_to();
+        let read_to = state.ever_read_to();
+        let size = mem::replace(&mut state.size, read_to);
         state.superseded = true;
         drop(state);
         self.flow.changed();
+        size
     }
 
     /// True when nothing of the file is claimed or, up to `size`, waiting.

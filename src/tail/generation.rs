@@ -96,6 +96,37 @@ impl Generation {
         Ok(generation)
     }
 
+    /// Goes on where `before` has read to, for another topic: with what it knows of the
+    /// file, so that nothing that happens to it meanwhile goes unseen.
+    pub fn following(
+        before: &Generation,
+        claim: Option<Arc<InodeClaim>>,
+        ledger: Attendance,
+        job: Arc<Job>,
+    ) -> Generation {
+        let position = ledger.position();
+        let cursor = match before.cursor.offset == position {
+            true => before.cursor,
+            false => Cursor::at(position),
+        };
+        Generation {
+            window: ledger.window(),
+            cursor,
+            epoch: ledger.flow().epoch(),
+            input: before.input.clone(),
+            claim,
+            job,
+            last: before.last,
+            unsure: true,
+            ledger,
+            just_looked: false,
+            skip_nuls: before.skip_nuls,
+            at_end_since: None,
+            once_end: None,
+            until: None,
+        }
+    }
+
     /// The file's account.
     pub fn ledger(&self) -> &Arc<FileLedger> {
         &self.ledger
@@ -615,6 +646,30 @@ mod tests {
         generation.give_up(LossReason::Truncated);
         let figures = generation.ledger().figures();
         assert_eq!(figures.lost_bytes[LossReason::Truncated as usize], 4);
+    }
+
+    /// ... and another topic's account began with what was read to, and knew of no more.
+    #[test]
+    fn what_was_known_of_a_file_is_lost_when_it_is_truncated_as_its_topic_changes() {
+        let scene = Scene::of(b"one\ntwo\n");
+        let old = scene.generation.ledger();
+        let origin = Origin {
+            topic: "two".into(),
+            ..old.origin().clone()
+        };
+        let flow = Ledger::default().flow("h", Path::new("/a"), &origin.topic);
+        let account = FileLedger::following(old, origin, flow, scene.generation.window());
+        scene.file.set_len(0).unwrap();
+        let (attendance, job) = (
+            Arc::new(account).attend(),
+            Arc::clone(&scene.generation.job),
+        );
+        let mut next = Generation::following(&scene.generation, None, attendance, job);
+        let step = next.step(false, &scene.queue).unwrap();
+        assert!(matches!(step, Step::Truncated), "{step:?}");
+        next.give_up(LossReason::Truncated);
+        let figures = next.ledger().figures();
+        assert_eq!(figures.lost_bytes[LossReason::Truncated as usize], 8);
     }
 
     /// Its writer has no more to write, and cuts off what it did not need, before

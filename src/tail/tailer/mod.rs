@@ -345,11 +345,8 @@ impl Tailer {
             entry.origin.topic = Arc::clone(&self.target.job.topic);
         }
         for generation in std::mem::take(&mut self.generations) {
-            match self.successor(&generation) {
-                Ok(Some(next)) => self.generations.push_back(next),
-                Ok(None) => {} // another tailer ships it to the new topic
-                Err(error) => self.tell_unreadable(&error),
-            }
+            let next = self.successor(&generation);
+            self.generations.extend(next);
             let mut old = generation;
             old.retire();
             self.retired.push(old);
@@ -357,7 +354,8 @@ impl Tailer {
     }
 
     /// The same file for the topic of now.
-    fn successor(&mut self, old: &Generation) -> io::Result<Option<Generation>> {
+    /// `None` when another tailer ships it to that.
+    fn successor(&mut self, old: &Generation) -> Option<Generation> {
         let origin = old.ledger().origin();
         let topic = Arc::clone(&self.target.job.topic);
         let key = (origin.device, origin.inode, topic);
@@ -370,7 +368,7 @@ impl Tailer {
             Some(claim) => claim,
             None => match self.context.registry.claim_inode(key, &self.target.path) {
                 Ok(claim) => Arc::new(claim),
-                Err(_) => return Ok(None),
+                Err(_) => return None,
             },
         };
         // Where it is stays as it is known: a link may lead elsewhere by now.
@@ -383,8 +381,7 @@ impl Tailer {
         let account = FileLedger::following(old.ledger(), origin, flow, old.window());
         let job = Arc::clone(&self.target.job);
         let account = self.context.ledger.open(account);
-        let next = Generation::new(old.input().clone(), Some(claim), account, job, false)?;
-        Ok(Some(next))
+        Some(Generation::following(old, Some(claim), account, job))
     }
 
     fn is_drained(&self) -> bool {
