@@ -239,21 +239,16 @@ impl Encoder {
     ///
     /// This is the hot path: each line's bytes are copied once, into the batch.
     fn encode(&mut self, chunk: &Chunk, builder: &mut impl Records, bytes_max: usize) -> Taken {
-        let bytes = chunk.bytes();
         let shape = &chunk.shape;
-        let mut at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
         let (mut records, mut skipped) = (0, 0);
         self.render_key(chunk);
         let mut headers = shape.headers.then(|| self.headers.of(chunk.file.origin()));
         let key = shape.key.as_ref().and(self.key.as_ref());
         let key = key.map(|(_, _, key)| key.as_slice());
-        while at < bytes.len() {
-            let end = memchr(b'\n', &bytes[at..]).map(|len| at + len);
-            let line = cut_line(chunk, at, end);
-            let next = end.map_or(bytes.len(), |end| end + 1);
+        let mut to = chunk.to;
+        for line in Lines::of(chunk) {
             if shape.skip_empty && line.bytes.is_empty() {
                 skipped += 1;
-                at = next;
                 continue;
             }
             let value = match shape.format {
@@ -274,21 +269,16 @@ impl Encoder {
             let bytes = builder.bytes() + value.len() + headers.bytes();
             let full = !builder.is_empty() && bytes > bytes_max;
             if full || !builder.push(chunk.read_at_ms, key, value, headers) {
+                to = line.offset;
                 break;
             }
             if line.cut {
                 chunk.file.count_cut();
             }
             records += 1;
-            at = next;
         }
-        let whole = at == bytes.len();
         Taken {
-            to: if whole {
-                chunk.to
-            } else {
-                chunk.from + at as u64
-            },
+            to,
             records,
             skipped,
         }
@@ -309,24 +299,60 @@ impl Encoder {
     }
 }
 
-/// The line at index `at`, without its end: `\n`, and one `\r` before it.
-pub fn cut_line(chunk: &Chunk, at: usize, end: Option<usize>) -> Line<'_> {
-    let line_bytes_max = chunk.shape.line_bytes_max;
-    let bytes = chunk.bytes();
-    let mut line = match end {
-        Some(end) => bytes[at..end]
-            .strip_suffix(b"\r")
-            .unwrap_or(&bytes[at..end]),
-        None => &bytes[at..],
-    };
-    let mut cut = chunk.cut;
-    if line.len() > line_bytes_max {
-        line = &line[..line_bytes_max];
-        cut = true;
+/// The lines of a chunk that were not handed over yet, without their ends: `\n`, and one
+/// `\r` before it.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    rest: &'a [u8],
+    /// Where that begins in the file.
+    offset: u64,
+    line_bytes_max: usize,
+    /// The chunk is one line, and was longer.
+    cut: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Those of this one.
+    pub fn of(chunk: &'a Chunk) -> Lines<'a> {
+        let at = usize::try_from(chunk.cursor() - chunk.from).expect("it is within the chunk");
+        Lines {
+            rest: chunk.bytes().get(at..).unwrap_or_default(),
+            offset: chunk.cursor(),
+            line_bytes_max: chunk.shape.line_bytes_max,
+            cut: chunk.cut,
+        }
     }
-    Line {
-        bytes: line,
-        offset: chunk.from + at as u64,
-        cut,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Line<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = memchr(b'\n', self.rest);
+        let (line, rest) = match end {
+            Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+            None => (self.rest, &[][..]),
+        };
+        let bytes = match end {
+            Some(_) => line.strip_suffix(b"\r").unwrap_or(line),
+            None => line,
+        };
+        let whole = bytes.len() <= self.line_bytes_max;
+        let found = Line {
+            bytes: if whole {
+                bytes
+            } else {
+                &bytes[..self.line_bytes_max]
+            },
+            offset: self.offset,
+            cut: self.cut || !whole,
+        };
+        self.offset += (self.rest.len() - rest.len()) as u64;
+        self.rest = rest;
+        Some(found)
     }
 }

@@ -18,7 +18,7 @@ use crate::record::Format;
 use crate::thread::{Stop, fault_point};
 
 use super::format::JsonWriter;
-use super::lane::cut_line;
+use super::lane::Lines;
 
 /// Pause when standard output is not blocking and takes nothing.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -106,13 +106,9 @@ impl StdoutSender {
     /// not to be sent.
     fn encode(&mut self, chunk: &Chunk) -> u64 {
         self.buffer.clear();
-        let (bytes, shape) = (chunk.bytes(), &chunk.shape);
+        let shape = &chunk.shape;
         let mut skipped = 0;
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = memchr(b'\n', &bytes[at..]).map(|len| at + len);
-            let line = cut_line(chunk, at, end);
-            at = end.map_or(bytes.len(), |end| end + 1);
+        for line in Lines::of(chunk) {
             if shape.skip_empty && line.bytes.is_empty() {
                 skipped += 1;
                 continue;
