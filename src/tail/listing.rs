@@ -43,9 +43,22 @@ struct Kept {
     directory: PathBuf,
     stamp: Stamp,
     since: Instant,
-    /// `None` when it could not be read as a whole. Whoever asks while it is being read
-    /// waits, as long as reading it would take.
-    listing: Arc<OnceLock<Option<Arc<Listing>>>>,
+    /// Whoever asks while it is being read waits, as long as reading it would take.
+    cell: Cell,
+}
+
+type Cell = Arc<OnceLock<Read>>;
+
+/// A directory as it was read.
+#[derive(Debug)]
+struct Read {
+    /// Before the first name was.
+    begun: Instant,
+    /// Any change since then shows in the stamp.
+    settled: bool,
+    /// All of it could be read.
+    whole: bool,
+    listing: Arc<Listing>,
 }
 
 /// Names in a directory with their inode numbers: 24 bytes a name and what it is
@@ -91,12 +104,28 @@ impl Stamp {
 impl Listings {
     /// What stands in a directory now: as it was read a moment ago if it has not
     /// changed since, else read anew. One that cannot be read has no names.
+    ///
+    /// Where a change may not show, those who have asked before it is read share what
+    /// is: many files that come at once in a large directory are not as many reads of it.
     pub fn of(&self, directory: &Path) -> Arc<Listing> {
-        // First the time, then the names: what comes in between shows next time.
-        let stamp = Stamp::of(directory).filter(Stamp::is_settled);
-        stamp
-            .and_then(|stamp| self.kept(directory, stamp))
-            .unwrap_or_else(|| Arc::new(Listing::read(directory).0))
+        let asked = Instant::now();
+        loop {
+            // First the time, then the names: what comes in between shows next time.
+            let Some(stamp) = Stamp::of(directory) else {
+                return Arc::default();
+            };
+            let cell = self.cell(directory, stamp);
+            let read = cell.get_or_init(|| Read::now(directory, stamp));
+            let is_of_now = read.begun >= asked;
+            if read.whole && (read.settled || is_of_now) {
+                return Arc::clone(&read.listing);
+            }
+            // What was in the way may go without a trace, and so may a name.
+            self.held().retain(|kept| !Arc::ptr_eq(&kept.cell, &cell));
+            if is_of_now {
+                return Arc::clone(&read.listing);
+            }
+        }
     }
 
     /// Lets go of listings that have been kept for long enough: when nobody asks, they
@@ -109,42 +138,28 @@ impl Listings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self, directory: &Path, stamp: Stamp) -> Option<Arc<Listing>> {
-        let cell = self.cell(directory, stamp);
-        let listing = cell.get_or_init(|| {
-            let (listing, whole) = Listing::read(directory);
-            whole.then(|| Arc::new(listing))
-        });
-        if listing.is_none() {
-            // What was in the way may go without a trace.
-            self.held()
-                .retain(|kept| !Arc::ptr_eq(&kept.listing, &cell));
-        }
-        listing.clone()
-    }
-
     /// Where the listing of a directory is kept, or will be.
-    fn cell(&self, directory: &Path, stamp: Stamp) -> Arc<OnceLock<Option<Arc<Listing>>>> {
+    fn cell(&self, directory: &Path, stamp: Stamp) -> Cell {
         let mut all = self.held();
         all.retain(Kept::is_young);
         let at = all.iter().position(|kept| kept.directory == directory);
         if let Some(at) = at {
             if all[at].stamp == stamp {
-                return Arc::clone(&all[at].listing);
+                return Arc::clone(&all[at].cell);
             }
             all.remove(at);
         }
         if all.len() >= LISTINGS_MAX {
             all.remove(0); // the oldest
         }
-        let listing = Arc::default();
+        let cell = Cell::default();
         all.push(Kept {
             directory: directory.to_owned(),
             stamp,
             since: Instant::now(),
-            listing: Arc::clone(&listing),
+            cell: Arc::clone(&cell),
         });
-        listing
+        cell
     }
 }
 
@@ -154,17 +169,25 @@ impl Kept {
     }
 }
 
-impl Listing {
-    /// Reads a directory; false with it when that was not possible to its end.
-    fn read(directory: &Path) -> (Listing, bool) {
+impl Read {
+    /// Reads a directory that had this stamp a moment ago.
+    fn now(directory: &Path, stamp: Stamp) -> Read {
+        let (begun, settled) = (Instant::now(), stamp.is_settled());
         let mut listing = Listing {
             directory: directory.to_owned(),
             ..Listing::default()
         };
         let whole = listing.read_names().is_ok();
-        (listing, whole)
+        Read {
+            begun,
+            settled,
+            whole,
+            listing: Arc::new(listing),
+        }
     }
+}
 
+impl Listing {
     /// What can be read of it is there also after an error.
     fn read_names(&mut self) -> io::Result<()> {
         let mut result = Ok(());
@@ -301,6 +324,40 @@ mod tests {
         assert_eq!(all(), ["b"]);
         fs::remove_file(temp.path().join("b")).unwrap();
         assert_eq!(all(), [""; 0]);
+    }
+
+    /// Five thousand new files in a directory were as many reads of it.
+    #[test]
+    fn those_who_ask_while_a_changing_directory_is_read_share_the_next_read() {
+        let temp = directory_of(&["a"]);
+        let (listings, directory) = (Listings::default(), temp.path());
+        let stamp = Stamp::of(directory).unwrap();
+        let under_way = listings.cell(directory, stamp);
+        let (it_reads, reads) = std::sync::mpsc::channel();
+        let (all_ask, asked) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let reading = Arc::clone(&under_way);
+            scope.spawn(move || {
+                reading.get_or_init(|| {
+                    let read = Read::now(directory, stamp);
+                    it_reads.send(()).unwrap();
+                    asked.recv().unwrap();
+                    read
+                });
+            });
+            reads.recv().unwrap();
+            let ask = || scope.spawn(|| listings.of(directory));
+            let asking: Vec<_> = std::iter::repeat_with(ask).take(20).collect();
+            while Arc::strong_count(&under_way) < asking.len() + 3 {
+                std::thread::yield_now();
+            }
+            all_ask.send(()).unwrap();
+            let mut answers = asking.into_iter().map(|asked| asked.join().unwrap());
+            let first = answers.next().unwrap();
+            assert!(answers.all(|next| Arc::ptr_eq(&first, &next)));
+            let old = &under_way.get().unwrap().listing;
+            assert!(!Arc::ptr_eq(&first, old), "it was read before they asked");
+        });
     }
 
     #[test]
