@@ -22,8 +22,9 @@ const DROPS: [&str; 2] = ["drop", "drop-too"];
 
 /// Longest line shipped in full; the config of a soak says so.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
-/// What logship writes down once a second, and a loaded machine a little later.
-const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(2);
+/// What logship writes down once a second, and a busy disk takes later: how old a
+/// checkpoint may be at most. What may come twice is what came after it was written.
+const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(8);
 /// How long it takes from the ledger to the checkpoint's file.
 const WRITING: Duration = Duration::from_millis(300);
 /// How soon logship knows that a record has arrived, when nothing is in the way.
@@ -424,7 +425,7 @@ impl Model {
         while life
             .seen_at
             .get(1)
-            .is_some_and(|(at, _)| at.elapsed() > 2 * WRITTEN_DOWN_AFTER)
+            .is_some_and(|(at, _)| at.elapsed() > WRITTEN_DOWN_AFTER + WRITING)
         {
             life.seen_at.pop_front();
         }
