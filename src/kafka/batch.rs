@@ -161,8 +161,6 @@ impl BatchBuilder {
 
     fn begin(&mut self, timestamp_ms: i64) {
         self.buffer.clear();
-        // A buffer that is new, or was somebody else's, grows once and not step by step.
-        self.buffer.reserve(self.recent_bytes);
         self.buffer.extend_from_slice(&[0; BATCH_HEADER_BYTES]);
         self.base_timestamp_ms = timestamp_ms;
         self.max_timestamp_ms = timestamp_ms;
