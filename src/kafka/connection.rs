@@ -535,6 +535,9 @@ fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>, Cause> {
     if length[..2] == TLS_ALERT {
         return Err(Cause::SpeaksTls);
     }
+    if length == *b"HTTP" {
+        return Err(Cause::Protocol("what answers there speaks HTTP".to_owned()));
+    }
     let length = i32::from_be_bytes(length);
     let length = usize::try_from(length)
         .ok()

@@ -768,7 +768,9 @@ fn a_port_that_is_no_kafka_is_told_from_one_that_is_closed() {
     let tail = world.tail([&log]).once().with_state();
     let tail = tail.args(["--brokers", &address, "--timeout", "2s"]);
     let ended = tail.run().exits(3);
-    let wanted = format!("cannot reach broker {address}: Kafka handshake");
+    let wanted = format!(
+        "cannot reach broker {address}: Kafka handshake: what answers there speaks HTTP (trying again; check that this port is a Kafka listener)"
+    );
     ended.said(&wanted);
 }
 
