@@ -40,6 +40,14 @@ pub struct Origin {
     pub created_ns: Option<u64>,
 }
 
+impl Origin {
+    /// False when another file had, or has, the same inode number.
+    pub fn may_be(&self, other: &Origin) -> bool {
+        let created = [self.created_ns, other.created_ns];
+        !matches!(created, [Some(then), Some(now)] if then != now)
+    }
+}
+
 /// A fingerprint of `len` bytes that end at `end`; XXH3, 64 bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
@@ -328,6 +336,20 @@ impl FileLedger {
         self.flow.changed();
     }
 
+    /// The file is shorter than it was known to be. The range that was cut off behind what
+    /// was read, which is not known any more.
+    pub fn cut_to(&self, size: u64) -> Option<(u64, u64)> {
+        let mut state = self.state();
+        let from = size.max(state.ever_read_to());
+        if from >= state.size {
+            return None;
+        }
+        let to = mem::replace(&mut state.size, from);
+        drop(state);
+        self.flow.changed();
+        Some((from, to))
+    }
+
     /// Somebody begins to look after the file.
     pub fn attend(self: &Arc<FileLedger>) -> Attendance {
         self.state().attended += 1;
@@ -371,6 +393,12 @@ impl FileLedger {
     /// The newest fingerprint of bytes before the position.
     pub fn window(&self) -> Mark {
         self.state().window
+    }
+
+    /// The newest fingerprint of bytes that were read, also of what is on its way.
+    pub fn newest_window(&self) -> Mark {
+        let state = self.state();
+        state.windows.back().copied().unwrap_or(state.window)
     }
 
     /// Claims a range that is about to be offered; `fresh` are the lines in the
@@ -503,6 +531,7 @@ impl FileLedger {
         }
         drop(state);
         self.flow.next_epoch();
+        self.flow.changed();
         if gone {
             tell_loss(&self.origin, from, to, LossReason::Truncated);
         }
@@ -523,6 +552,7 @@ impl FileLedger {
         state.figures.dead_bytes += claim.to - claim.from;
         state.figures.dead_lines += claim.records;
         state.figures.dropped_lines[DropReason::Empty as usize] += claim.skipped;
+        self.flow.changed();
     }
 
     // ---- for everybody -----------------------------------------------------

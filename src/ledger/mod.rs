@@ -13,6 +13,7 @@ mod ranges;
 mod model;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 use std::ops::Add;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -201,6 +202,16 @@ impl Inner {
         Some(*entry)
     }
 
+    /// Forgets the file that had the inode's number before this one, which is gone; it is
+    /// the answer, if something of it is unread and not told.
+    fn forget_other(&mut self, now: &Entry) -> Option<Entry> {
+        let known = self.remembered.get(&now.key())?;
+        if known.origin.may_be(&now.origin) {
+            return None;
+        }
+        self.forget(&now.key()).filter(|entry| !entry.complete)
+    }
+
     fn open(&mut self, file: Arc<FileLedger>) {
         let key = file.origin().key();
         self.forget(&key);
@@ -383,8 +394,14 @@ impl Ledger {
     pub fn give_up(&self, entry: &Entry) {
         let key = entry.key();
         let mut inner = self.inner();
+        // Another file may have its number by now.
+        let is_it = |known: &Origin| {
+            known.generation == entry.origin.generation && known.may_be(&entry.origin)
+        };
         let open = inner.unattended(&key).cloned();
-        let saved = inner.forget(&key);
+        let open = open.filter(|open| is_it(open.origin()));
+        let saved = inner.remembered.get(&key).map(|saved| is_it(&saved.origin));
+        let saved = saved.unwrap_or(false).then(|| inner.forget(&key)).flatten();
         drop(inner);
         let known = match (open, saved) {
             (Some(open), _) => Known::Open(open.attend()),
@@ -464,11 +481,13 @@ impl Ledger {
             ended: false,
         };
         let mut inner = self.inner();
+        let before = inner.forget_other(&unread);
         if !inner.knows(&unread.key()) {
             inner.remember(unread);
-            drop(inner);
             self.changed();
         }
+        drop(inner);
+        self.lose_all(before);
     }
 
     /// Remembers a file of which nothing is to be read.
@@ -480,8 +499,12 @@ impl Ledger {
             seen: now_seconds(),
             ..entry
         };
-        self.inner().remember(complete);
+        let mut inner = self.inner();
+        let before = inner.forget_other(&complete);
+        inner.remember(complete);
+        drop(inner);
         self.changed();
+        self.lose_all(before);
     }
 
     /// A remembered file has another device number than it had: file systems do not
@@ -489,7 +512,12 @@ impl Ledger {
     pub fn renumber(&self, entry: &Entry, device: u64) {
         let mut inner = self.inner();
         if let Some(mut entry) = inner.forget(&entry.key()) {
-            entry.origin.device = device;
+            let then = mem::replace(&mut entry.origin.device, device);
+            // Two volumes may have changed their numbers: the other's is this one's.
+            if let Some(mut other) = inner.forget(&entry.key()) {
+                other.origin.device = then;
+                inner.remember(other);
+            }
             inner.remember(entry);
         }
         drop(inner);
@@ -516,13 +544,15 @@ impl Ledger {
     /// Gives `topic` the positions of a path's files, and of the `inode` that stands there
     /// (device, number, creation in nanoseconds since 1970), under topics that the path is
     /// not shipped to any more: a changed topic goes on where the old one stopped. `topics`
-    /// are all that it is shipped to.
+    /// are all that it is shipped to. What is `wanted` under another path still is left to
+    /// that one.
     pub fn inherit(
         &self,
         path: &Path,
         inode: Option<(u64, u64, Option<u64>)>,
         topic: &Arc<str>,
         topics: &[Arc<str>],
+        wanted: &dyn Fn(&Path, &str) -> bool,
     ) {
         let mut inner = self.inner();
         let mut keys = inner.by_path.get(path).cloned().unwrap_or_default();
@@ -535,7 +565,12 @@ impl Ledger {
                 .map(|of| (device, inode, Arc::clone(of)));
             let same =
                 |then: Option<u64>| then.is_none() || created_ns.is_none() || then == created_ns;
-            keys.extend(all.filter(|key| inner.created_ns(key).is_some_and(same)));
+            let is_free = |key: &Key| {
+                let known = inner.remembered.get(key).map(|entry| &entry.origin.path);
+                known.is_none_or(|known| known == path || !wanted(known, &key.2))
+            };
+            let same = all.filter(|key| inner.created_ns(key).is_some_and(same));
+            keys.extend(same.filter(is_free));
         }
         let mut gone = Vec::new();
         for key in keys {
@@ -568,8 +603,27 @@ impl Ledger {
             }
         }
         drop(inner);
-        for entry in gone.iter().filter(|entry| !entry.complete) {
-            self.lose(entry, LossReason::Gone);
+        self.lose_all(gone.into_iter().filter(|entry| !entry.complete));
+    }
+
+    /// Files that had the inode number of others are gone.
+    fn lose_all(&self, gone: impl IntoIterator<Item = Entry>) {
+        for entry in gone {
+            self.lose(&entry, LossReason::Gone);
+        }
+    }
+
+    /// A file goes on that is shorter than it was known to be, by nobody who saw it shrink:
+    /// what was cut off is lost.
+    pub fn cut(&self, file: &FileLedger, size: u64) {
+        if let Some((position, size)) = file.cut_to(size) {
+            let cut = Entry {
+                position,
+                size,
+                beyond: Vec::new(),
+                ..file.entry()
+            };
+            self.lose(&cut, LossReason::Truncated);
         }
     }
 
@@ -579,7 +633,8 @@ impl Ledger {
         let keys = inner.topics.iter();
         let keys = keys.map(|topic| (device, inode, Arc::clone(topic)));
         let open = keys.filter_map(|key| inner.open.get(&key)).flatten();
-        let attended = open.filter(|file| file.is_attended());
+        // One of a topic of before is nobody's but its tailer's, which goes on with the file.
+        let attended = open.filter(|file| file.is_attended() && file.is_durable());
         attended
             .map(|file| (file.origin().path.clone(), Arc::clone(&file.origin().topic)))
             .collect()
@@ -756,7 +811,7 @@ mod tests {
             (Some((1, 2, None)), vec![of("one"), of("two")], None),
         ] {
             let ledger = Ledger::remembering(vec![known.clone()]);
-            ledger.inherit(now, inode, &of("two"), &shipped_to);
+            ledger.inherit(now, inode, &of("two"), &shipped_to, &|_, _| false);
             let recalled = ledger.recall(1, 2, &of("two"), now);
             let found = recalled.map(|known| known.entry().position);
             assert_eq!(found, position, "{inode:?} {shipped_to:?}");
@@ -773,7 +828,13 @@ mod tests {
         let now = known("/b.log", "old", 8, 100);
         let ledger = Ledger::remembering(vec![before, now]);
         let path = Path::new("/b.log");
-        ledger.inherit(path, Some((1, 2, Some(8))), &new, &[Arc::clone(&new)]);
+        ledger.inherit(
+            path,
+            Some((1, 2, Some(8))),
+            &new,
+            &[Arc::clone(&new)],
+            &|_, _| false,
+        );
         let heir = ledger.recall(1, 2, &new, path).unwrap().entry();
         assert_eq!((heir.origin.created_ns, heir.position), (Some(8), 100));
         assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
@@ -788,7 +849,13 @@ mod tests {
         let now = known("/a.log", "new", 8, 60);
         let ledger = Ledger::remembering(vec![before, now]);
         let path = Path::new("/a.log");
-        ledger.inherit(path, Some((1, 2, Some(8))), &new, &[Arc::clone(&new)]);
+        ledger.inherit(
+            path,
+            Some((1, 2, Some(8))),
+            &new,
+            &[Arc::clone(&new)],
+            &|_, _| false,
+        );
         let kept = ledger.recall(1, 2, &new, path).unwrap().entry();
         assert_eq!((kept.origin.created_ns, kept.position), (Some(8), 60));
         assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 0);
@@ -853,5 +920,141 @@ mod tests {
         ledger.close(&file, Keep::Position);
         let figures = ledger.figures();
         assert_eq!((figures.waiting_bytes, figures.under_way_bytes), (0, 0));
+    }
+
+    fn of(topic: &str) -> Arc<str> {
+        topic.into()
+    }
+
+    /// Two volumes have changed their device numbers, and have files with equal inodes.
+    #[test]
+    fn device_numbers_that_are_swapped_forget_no_file() {
+        let at = |path: &str, device: u64, position: u64| {
+            let mut entry = known(path, "t", device, position);
+            entry.origin.device = device;
+            entry
+        };
+        let (one, two) = (at("/1/a.log", 1, 60), at("/2/b.log", 2, 70));
+        let ledger = Ledger::remembering(vec![one.clone(), two.clone()]);
+        ledger.renumber(&one, 2);
+        let left = ledger.known_at(Path::new("/2/b.log"), "t");
+        assert_eq!(
+            left.len(),
+            1,
+            "its position is forgotten, and 30 bytes are told nowhere"
+        );
+    }
+
+    /// An inode's number is given away again while the next file waits for its turn.
+    #[test]
+    fn a_file_that_waits_is_remembered_also_with_the_number_of_one_before() {
+        let before = known("/a.log", "t", 7, 100);
+        let ledger = Ledger::remembering(vec![before]);
+        let mut origin = known("/b.log", "t", 8, 0).origin;
+        origin.path = PathBuf::from("/b.log");
+        ledger.remember_unread(origin, 1000);
+        assert_eq!(ledger.known_at(Path::new("/b.log"), "t").len(), 1);
+    }
+
+    /// A copy that has the inode of a file that is gone, and of which something was unread.
+    #[test]
+    fn a_copy_with_the_number_of_a_file_before_tells_what_was_unread_of_that() {
+        let ledger = Ledger::remembering(vec![known("/a.log", "t", 7, 60)]);
+        ledger.remember_complete(known("/b.log", "t", 8, 100));
+        assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
+    }
+
+    /// Another name of a file, for another topic, is found first after a start.
+    #[test]
+    fn another_name_of_a_file_takes_no_position_from_one_that_is_wanted_still() {
+        let ledger = Ledger::remembering(vec![known("/z.log", "two", 7, 60)]);
+        let inode = Some((1, 2, Some(7)));
+        let (link, one) = (Path::new("/current"), of("one"));
+        ledger.inherit(link, inode, &one, &[of("one")], &|path, topic| {
+            path == Path::new("/z.log") && topic == "two"
+        });
+        let flow = ledger.flow("h", link, &one);
+        let Some(Known::Saved(entry)) = ledger.recall(1, 2, &one, link) else {
+            return; // nothing was taken
+        };
+        let origin = Origin {
+            path: link.into(),
+            ..entry.origin.clone()
+        };
+        let _account = ledger.open(FileLedger::resumed(&entry, origin, flow, 100));
+        ledger.inherit(
+            Path::new("/z.log"),
+            inode,
+            &of("two"),
+            &[of("two")],
+            &|path, topic| path == Path::new("/z.log") && topic == "two",
+        );
+        assert!(
+            ledger
+                .recall(1, 2, &of("two"), Path::new("/z.log"))
+                .is_some()
+        );
+    }
+
+    fn opened(ledger: &Ledger, topic: &str) -> Attendance {
+        let origin = known("/a.log", topic, 7, 0).origin;
+        let flow = ledger.flow("h", &origin.path, &origin.topic);
+        let account = ledger.open(FileLedger::new(
+            origin,
+            flow,
+            0,
+            Mark::default(),
+            Mark::default(),
+        ));
+        account.saw(100);
+        account
+    }
+
+    fn next(ledger: &Ledger, before: &Arc<FileLedger>, topic: &str) -> FileLedger {
+        let origin = known("/a.log", topic, 7, 0).origin;
+        let flow = ledger.flow("h", &origin.path, &origin.topic);
+        FileLedger::following(before, origin, flow, Mark::default())
+    }
+
+    /// What came back is news for the checkpoint.
+    #[test]
+    fn what_comes_back_and_what_is_buried_is_written_down() {
+        let ledger = Ledger::default();
+        let account = opened(&ledger, "t");
+        account.claim(0, 10, 1, Mark::default()).hand_on();
+        account.claim(10, 20, 1, Mark::default()).hand_on();
+        let before = ledger.changes();
+        Claim::new(Arc::clone(&account), (0, 10), 1, 0).bury();
+        let buried = ledger.changes();
+        account.lose_the_rest(LossReason::Truncated);
+        account.supersede();
+        let gone = ledger.changes();
+        assert_eq!(ledger.entries().len(), 1); // an ended one
+        drop(Claim::new(Arc::clone(&account), (10, 20), 1, 0));
+        assert_eq!(ledger.entries().len(), 0);
+        assert_ne!((before, gone), (buried, ledger.changes()));
+        assert_ne!(before, buried, "buried");
+        assert_ne!(gone, ledger.changes(), "came back");
+    }
+
+    /// A file whose lines for the topic of before are still on their way is nobody's who
+    /// has not heard of the change.
+    #[test]
+    fn an_account_of_a_topic_of_before_does_not_say_that_a_file_changes_hands() {
+        let ledger = Ledger::default();
+        let account = opened(&ledger, "one");
+        account.claim(0, 10, 1, Mark::default()).hand_on();
+        let next = ledger.open(next(&ledger, &account, "two"));
+        drop(next); // let go
+        assert_eq!(ledger.attended((1, 2)), []);
+    }
+
+    /// Given up under a number that another file has by now.
+    #[test]
+    fn giving_a_file_up_does_not_give_up_the_one_that_has_its_number_now() {
+        let before = known("/a.log", "t", 7, 60);
+        let ledger = Ledger::remembering(vec![known("/b.log", "t", 8, 70)]);
+        ledger.give_up(&before);
+        assert_eq!(ledger.known_at(Path::new("/b.log"), "t").len(), 1);
     }
 }

@@ -137,7 +137,9 @@ impl Tailers {
             return;
         }
         let topics = wanted.topics(&key.0);
-        ledger.inherit(&key.0, found.inode, &key.1, &topics);
+        ledger.inherit(&key.0, found.inode, &key.1, &topics, &|path, topic| {
+            wanted.wants(path, topic)
+        });
         if topics.len() > 1 {
             self.tell_of_topics(&key.0);
         }
@@ -155,7 +157,11 @@ impl Tailers {
     /// something is unread: it is found under another name, or lost and told.
     pub fn take_up_left(&mut self) {
         for origin in self.left.look(&self.context) {
-            if let Some(source) = self.context.wanted.of_topic(&origin.path, &origin.topic) {
+            let wanted = &self.context.wanted;
+            let same = wanted.of_topic(&origin.path, &origin.topic);
+            // With another topic by now, that one inherits.
+            let other = || wanted.of(&origin.path).into_iter().next();
+            if let Some(source) = same.or_else(other) {
                 let found = Found {
                     path: origin.path,
                     source,
@@ -544,7 +550,9 @@ impl Tailers {
                 Some(claim) => claim,
                 None => Arc::new(self.context.registry.claim_path(path, topic)?),
             };
-            self.context.ledger.inherit(path, None, topic, &topics);
+            self.context
+                .ledger
+                .inherit(path, None, topic, &topics, &|_, _| false);
             Some((source, Some(claim)))
         })
     }

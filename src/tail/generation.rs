@@ -75,7 +75,7 @@ impl Generation {
         let position = ledger.position();
         let last = input.look()?;
         let mut generation = Generation {
-            window: ledger.window(),
+            window: ledger.newest_window(),
             cursor: Cursor::at(position),
             epoch: ledger.flow().epoch(),
             input,
@@ -199,8 +199,12 @@ impl Generation {
             && self.ledger.position() == self.cursor.offset
     }
 
-    /// Gives the handle back; what a sleeper needs stays.
+    /// Gives the handle back; what a sleeper needs stays. What is only room is not known
+    /// of a file that nobody looks at: its writer may take it back.
     pub fn close(self) -> (Attendance, Option<Arc<InodeClaim>>) {
+        if self.cursor.seen_to() >= self.last.size && self.until.is_none() {
+            self.ledger.shrink_to(self.cursor.room);
+        }
         (self.ledger, self.claim)
     }
 
@@ -327,7 +331,9 @@ impl Generation {
         if look == self.last && !self.unsure {
             return Ok(false);
         }
-        let shrunk = look.size < self.last.size;
+        // What is behind the end of a topic of before is not its own.
+        let own = self.until.unwrap_or(u64::MAX).min(self.last.size);
+        let shrunk = look.size < own;
         if (shrunk && !self.gave_room_back(look.size)) || !identity::fits(&self.input, self.window)?
         {
             return Ok(true);
@@ -730,5 +736,21 @@ mod tests {
             assert_eq!(scene.generation.ledger().position(), at + 100);
         }
         assert_eq!(scene.generation.ledger().head().len, 1024);
+    }
+
+    /// Room that came after a change of topic is given back in part.
+    #[test]
+    fn room_that_is_given_back_takes_nothing_from_a_topic_of_before() {
+        let mut scene = Scene::of(b"one\n");
+        while let Step::Busy = scene.step() {}
+        let mut old = scene.generation;
+        old.retire();
+        scene.file.set_len(2000).unwrap();
+        assert!(!old.was_rewritten().unwrap());
+        scene.file.set_len(1000).unwrap();
+        assert!(
+            !old.was_rewritten().unwrap(),
+            "its four bytes are told as lost"
+        );
     }
 }

@@ -46,6 +46,7 @@ mod shipping;
 mod sleep;
 mod soak;
 mod supervision;
+mod transitions;
 mod unseen;
 mod verify;
 mod versions;

@@ -62,7 +62,8 @@ impl Tailer {
         }
         self.crowded_out = matches!(looked, Err(Obstacle::NoHandle));
         let obstacle = looked.err()?;
-        let gone = self.generations.is_empty() && self.missing.is_empty();
+        let gone =
+            self.generations.is_empty() && self.missing.is_empty() && self.retired.is_empty();
         let missed = once && self.target.named; // somebody asked for what stands there now
         match &obstacle {
             Obstacle::NoHandle => {
@@ -313,7 +314,10 @@ impl Tailer {
         let topics = self.context.wanted.topics(path);
         if !topics.is_empty() {
             let ledger = &self.context.ledger;
-            ledger.inherit(path, Some(inode), topic, &topics);
+            let wanted = &self.context.wanted;
+            ledger.inherit(path, Some(inode), topic, &topics, &|path, topic| {
+                wanted.wants(path, topic)
+            });
         }
     }
 
@@ -322,7 +326,13 @@ impl Tailer {
         let entry = known.entry();
         let same = identity::recognise(input, meta.len(), &entry)? == Recognition::Same;
         match known {
-            Known::Open(account) if same => {
+            // What is on its way must be there as well.
+            Known::Open(account)
+                if same
+                    && meta.len() >= account.read_to()
+                    && identity::fits(input, account.newest_window())? =>
+            {
+                self.context.ledger.cut(&account, meta.len());
                 self.settling |= !account.is_quiet();
                 Ok(account)
             }
@@ -341,15 +351,13 @@ impl Tailer {
                     as_value(&self.target.path),
                     meta.ino()
                 );
-                self.remember_truncated(entry.clone());
-                self.context
-                    .ledger
-                    .lose_known(&known, LossReason::Truncated);
+                // What may fail comes first: a loss is told once.
                 let life = entry.origin.generation + 1;
-                Ok(self
-                    .context
-                    .ledger
-                    .open(self.fresh_account(input, meta, life, 0)?))
+                let account = self.fresh_account(input, meta, life, 0)?;
+                self.remember_truncated(entry);
+                let ledger = &self.context.ledger;
+                ledger.lose_known(&known, LossReason::Truncated);
+                Ok(ledger.open(account))
             }
         }
     }
@@ -416,11 +424,17 @@ impl Tailer {
             generation: origin.generation + 1,
             ..origin.clone()
         };
-        let begun = generation.fresh_head().and_then(|head| {
-            let flow = Arc::clone(&self.flow);
-            let account = FileLedger::new(next, flow, 0, head, Mark::default());
-            generation.next_life(self.context.ledger.open(account))
-        });
+        let begun = match generation.fresh_head() {
+            Ok(head) => {
+                let flow = Arc::clone(&self.flow);
+                let account = FileLedger::new(next, flow, 0, head, Mark::default());
+                generation.next_life(self.context.ledger.open(account))
+            }
+            Err(error) => {
+                generation.give_up(LossReason::Truncated);
+                Err(error)
+            }
+        };
         let open = begun.is_ok();
         match begun {
             Ok((generation, old)) => {
@@ -463,11 +477,17 @@ impl Tailer {
         let hurry = self.has_all_generations() || context.handles.is_asked();
         let gives_way = self.gives_way_for_good();
         let former = self.former.get_or_insert_default();
+        let retired = &self.retired;
         self.generations.retain(|generation| {
             let deleted = generation.last_look().links == 0;
             let over = at < live || deleted || gives_way;
             at += 1;
-            if context.options.once || !over || !generation.is_settled() {
+            // What the topic of before has not settled is written down with this one.
+            let origin = generation.ledger().origin();
+            let leads = retired
+                .iter()
+                .any(|old| old.has(origin.device, origin.inode));
+            if context.options.once || !over || leads || !generation.is_settled() {
                 return true;
             }
             let keep = !(hurry || context.has_waited(generation));
@@ -491,7 +511,12 @@ impl Tailer {
         self.retired.retain(|generation| {
             let settled = generation.is_retired();
             if settled {
-                context.ledger.close(generation.ledger(), Keep::Nothing);
+                // Nobody goes on with it where another tailer ships the file to the new topic.
+                let keep = match generation.ledger().is_durable() {
+                    true => Keep::Position,
+                    false => Keep::Nothing,
+                };
+                context.ledger.close(generation.ledger(), keep);
             }
             !settled
         });
