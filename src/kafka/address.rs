@@ -81,8 +81,7 @@ impl FromStr for Address {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        let plain = |c: char| c.is_alphanumeric() || "-_.:%".contains(c);
-        if !host.chars().all(plain) {
+        if !is_host(host) {
             return Err(wrong(
                 "the host holds a character that no host name can hold",
             ));
@@ -92,6 +91,12 @@ impl FromStr for Address {
             _ => Err(wrong("the port must be a number from 1 to 65535")),
         }
     }
+}
+
+/// True for what may name a host, and stand in a message.
+pub(super) fn is_host(host: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:%".contains(c);
+    host.chars().all(plain)
 }
 
 impl fmt::Display for Address {

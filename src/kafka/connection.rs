@@ -391,16 +391,15 @@ impl Standing {
         if let Some(known) = wire::sasl_handshake_response(body)? {
             return Err(Cause::Mechanism(mechanism, known));
         }
-        let (mut exchange, mut message) = self.sasl.begin()?;
+        let secret = self.sasl.secret()?;
+        let (mut exchange, mut message) = self.sasl.begin(&secret)?;
         for _ in 0..LOGIN_ROUNDS_MAX {
             let version = self.version;
             let frame = wire::sasl_authenticate_request(version, OURS, client_id, message);
             let answer = ask(&frame)?;
             let (_, body) = wire::split_correlation(&answer)?;
-            let said = wire::sasl_authenticate_response(body, version);
-            let (said, holds) = said.map_err(|cause| self.sasl.conceal(cause))?;
-            let next = exchange.answer(&said);
-            match next.map_err(|cause| self.sasl.conceal(cause))? {
+            let (said, holds) = wire::sasl_authenticate_response(body, version, &secret)?;
+            match exchange.answer(&said, &secret)? {
                 Some(next) => message = next,
                 None => {
                     let after = |holds: Duration| holds.mul_f64(LOGIN_AGAIN_AFTER);

@@ -62,10 +62,14 @@ const TABLE: &[(i16, &str, Verdict)] = &[
     (21, "INVALID_REQUIRED_ACKS", TopicWaits),
     (29, "TOPIC_AUTHORIZATION_FAILED", TopicWaits),
     (31, "CLUSTER_AUTHORIZATION_FAILED", TopicWaits),
-    (32, "INVALID_TIMESTAMP", Poison),
+    (32, "INVALID_TIMESTAMP", TopicWaits), // of the time when a line was read: a clock is wrong
     (33, "UNSUPPORTED_SASL_MECHANISM", TopicWaits),
     (34, "ILLEGAL_SASL_STATE", TopicWaits),
     (35, "UNSUPPORTED_VERSION", TopicWaits),
+    (37, "INVALID_PARTITIONS", TopicWaits),
+    (38, "INVALID_REPLICATION_FACTOR", TopicWaits),
+    (39, "INVALID_REPLICA_ASSIGNMENT", TopicWaits),
+    (40, "INVALID_CONFIG", TopicWaits),
     (41, "NOT_CONTROLLER", Refresh),
     (42, "INVALID_REQUEST", TopicWaits),
     (43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", TopicWaits),
@@ -95,8 +99,21 @@ impl ErrorCode {
     pub const UNKNOWN_TOPIC_OR_PARTITION: ErrorCode = ErrorCode(3);
     /// An election is going on, or the topic is just being made.
     pub const LEADER_NOT_AVAILABLE: ErrorCode = ErrorCode(5);
+    /// More bytes than the topic takes in one batch.
+    pub const MESSAGE_TOO_LARGE: ErrorCode = ErrorCode(10);
+    /// More bytes than a segment of the log takes.
+    pub const RECORD_LIST_TOO_LARGE: ErrorCode = ErrorCode(18);
     /// The broker does not speak this version of the request.
     pub const UNSUPPORTED_VERSION: ErrorCode = ErrorCode(35);
+
+    /// True when it says that something is too large, and nothing of what is in it.
+    pub fn is_of_size(self) -> bool {
+        [
+            ErrorCode::MESSAGE_TOO_LARGE,
+            ErrorCode::RECORD_LIST_TOO_LARGE,
+        ]
+        .contains(&self)
+    }
 
     /// The name the protocol guide gives the code.
     pub fn name(self) -> &'static str {

@@ -80,8 +80,9 @@ struct Peer {
     waiting: Waiting,
     versions: Option<Versions>,
     deadline: Instant,
-    /// When the producer id is asked for again.
+    /// When the producer id is asked for again, and how it was refused last.
     retry_at: Option<Instant>,
+    refused: Option<ErrorCode>,
     checks: Vec<Check>,
     /// The legacy client takes it.
     is_old: bool,
@@ -141,6 +142,7 @@ impl<'a> Probe<'a> {
             versions: None,
             deadline: Instant::now() + BROKER_MAX,
             retry_at: None,
+            refused: None,
             checks: Vec::new(),
             is_old: false,
         });
@@ -185,7 +187,10 @@ impl<'a> Probe<'a> {
             if peer.waiting == Waiting::Nothing {
                 continue;
             }
-            if peer.deadline <= now {
+            if let (true, Some(code)) = (peer.deadline <= now, peer.refused) {
+                let problem = format!("{code} for {BROKER_MAX:?}");
+                peer.fails(&problem, "see the broker's log: its controller may be away");
+            } else if peer.deadline <= now {
                 let error = ConnectionError {
                     address: peer.address.clone(),
                     stage: peer.connection.stage(),
@@ -266,6 +271,7 @@ impl<'a> Probe<'a> {
             // A broker that has just started answers so to the first who asks.
             Some(code) if code.verdict() == Verdict::Retry => {
                 peer.retry_at = Some(Instant::now() + RETRY_PAUSE);
+                peer.refused = Some(code);
                 return;
             }
             Some(code) => peer.push("producer id", Err(format!("{code} ({HINT})"))),

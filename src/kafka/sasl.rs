@@ -89,6 +89,15 @@ impl Secret {
         Secret(text.into())
     }
 
+    /// What a broker says, as much as a person reads and without the secret, which it may
+    /// repeat: it is taken out before anything is cut off.
+    pub fn quoted_without(&self, said: &str) -> String {
+        match self.0.as_str() {
+            "" => quoted(said),
+            secret => quoted(&said.replace(secret, "***")),
+        }
+    }
+
     /// The text, for the one place that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -121,34 +130,30 @@ impl Sasl {
         }
     }
 
-    /// What a broker says, without the secret that it may repeat.
-    pub fn conceal(&self, said: Cause) -> Cause {
-        let secret = match self {
-            Sasl::Plain(login) | Sasl::Scram(_, login) => Some(login.password.reveal().to_owned()),
-            Sasl::OauthBearer(path) => read_token(path).ok(),
-        };
-        match (said, secret) {
-            (Cause::Login(said), Some(secret)) if !secret.is_empty() => {
-                let escaped = secret.escape_debug().to_string();
-                Cause::Login(said.replace(&escaped, "***"))
-            }
-            (said, _) => said,
-        }
-    }
-
-    /// Begins a login: the first message, and what waits for the answer.
+    /// What one login is proved by: password or token.
     ///
     /// # Errors
     /// A token that cannot be read.
-    pub fn begin(&self) -> Result<(Exchange, Vec<u8>), Cause> {
+    pub fn secret(&self) -> Result<Secret, Cause> {
+        match self {
+            Sasl::Plain(login) | Sasl::Scram(_, login) => Ok(login.password.clone()),
+            Sasl::OauthBearer(path) => read_token(path).map(Secret::new),
+        }
+    }
+
+    /// Begins a login with its [`secret`](Self::secret): the first message, and what waits
+    /// for the answer.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn begin(&self, secret: &Secret) -> Result<(Exchange, Vec<u8>), Cause> {
         match self {
             Sasl::Plain(login) => {
-                let message = format!("\0{}\0{}", login.username, login.password.reveal());
+                let message = format!("\0{}\0{}", login.username, secret.reveal());
                 Ok((Exchange::Said("the login"), message.into_bytes()))
             }
-            Sasl::OauthBearer(path) => {
-                let token = read_token(path)?;
-                let message = format!("n,,\x01auth=Bearer {token}\x01\x01");
+            Sasl::OauthBearer(_) => {
+                let message = format!("n,,\x01auth=Bearer {}\x01\x01", secret.reveal());
                 Ok((Exchange::Said("the token"), message.into_bytes()))
             }
             Sasl::Scram(hash, login) => {
@@ -166,23 +171,23 @@ impl Exchange {
     ///
     /// # Errors
     /// A broker that does not keep to the mechanism, or does not know the password.
-    pub fn answer(&mut self, said: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    pub fn answer(&mut self, said: &[u8], secret: &Secret) -> Result<Option<Vec<u8>>, Cause> {
         match self {
             Exchange::Said(_) if said.is_empty() => Ok(None),
             // RFC 7628 section 3.2.2: an error is an object, and waits for one byte.
             Exchange::Said(what) => Err(Cause::Login(format!(
                 "the broker refuses {what}: {}",
-                quoted(&String::from_utf8_lossy(said))
+                secret.quoted_without(&String::from_utf8_lossy(said))
             ))),
             Exchange::Named(scram) => {
-                let (next, answer) = scram.prove(text_of(said)?)?;
+                let (next, answer) = scram.prove(text_of(said)?, secret)?;
                 *self = next;
                 Ok(Some(answer))
             }
             Exchange::Proved(key, signed) => {
                 let said = text_of(said)?;
                 if let Some(error) = attribute(said, 'e') {
-                    let error = quoted(error);
+                    let error = secret.quoted_without(error);
                     return Err(Cause::Login(format!("the broker refuses it: {error}")));
                 }
                 let proof = attribute(said, 'v').and_then(|proof| STANDARD.decode(proof).ok());
@@ -212,10 +217,10 @@ fn begin_scram(hash: ScramHash, login: &Login, nonce: String) -> (Exchange, Vec<
 
 impl Scram {
     /// From the broker's challenge to our proof and what its own must be.
-    fn prove(&self, challenge: &str) -> Result<(Exchange, Vec<u8>), Cause> {
+    fn prove(&self, challenge: &str, secret: &Secret) -> Result<(Exchange, Vec<u8>), Cause> {
         let garbled = |what: &str| Cause::Login(format!("the broker's challenge has {what}"));
         if let Some(error) = attribute(challenge, 'e') {
-            let error = quoted(error);
+            let error = secret.quoted_without(error);
             return Err(Cause::Login(format!("the broker refuses it: {error}")));
         }
         if attribute(challenge, 'm').is_some() {
@@ -339,22 +344,25 @@ mod tests {
         let (mut exchange, first) = begin_scram(ScramHash::Sha256, &login, nonce);
         assert_eq!(text(&first), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
         let challenge = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
-        let answer = exchange.answer(challenge).unwrap().unwrap();
+        let answer = exchange
+            .answer(challenge, &login.password)
+            .unwrap()
+            .unwrap();
         assert_eq!(
             text(&answer),
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
         );
         let proof = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
-        assert!(exchange.answer(proof).unwrap().is_none());
+        assert!(exchange.answer(proof, &login.password).unwrap().is_none());
     }
 
     #[test]
     fn a_secret_that_a_broker_repeats_is_not_told() {
-        let sasl = Sasl::Plain(login("user", "pen\"cil"));
-        let said = Cause::Login(quoted("bad login \0user\0pen\"cil"));
-        let told = sasl.conceal(said).to_string();
-        assert!(told.contains("bad login") && told.contains("***"), "{told}");
-        assert!(!told.contains("cil"), "{told}");
+        let secret = Secret::new("pen\"cil");
+        for before in ["bad login", &"x".repeat(196)] {
+            let told = secret.quoted_without(&format!("{before} \0user\0pen\"cil, pen\"cil"));
+            assert!(told.starts_with(before) && !told.contains("pen"), "{told}");
+        }
     }
 
     /// Somebody who only knows our name, and is no broker.
@@ -391,9 +399,11 @@ mod tests {
         ] {
             for hash in [ScramHash::Sha256, ScramHash::Sha512] {
                 let (mut exchange, _) = begin_scram(hash, &login, "nonce".to_owned());
-                let answered = exchange.answer(challenge.as_bytes());
+                let answered = exchange.answer(challenge.as_bytes(), &login.password);
                 let error = match answered {
-                    Ok(_) => exchange.answer(end.as_bytes()).unwrap_err(),
+                    Ok(_) => exchange
+                        .answer(end.as_bytes(), &login.password)
+                        .unwrap_err(),
                     Err(error) => error,
                 };
                 assert!(
@@ -409,14 +419,15 @@ mod tests {
         let login = login("a=b,c", "p");
         let (_, first) = begin_scram(ScramHash::Sha512, &login, "n".to_owned());
         assert_eq!(text(&first), "n,,n=a=3Db=2Cc,r=n");
-        let (_, first) = Sasl::Plain(login).begin().unwrap();
+        let secret = login.password.clone();
+        let (_, first) = Sasl::Plain(login).begin(&secret).unwrap();
         assert_eq!(text(&first), "\0a=b,c\0p");
     }
 
     #[test]
     fn nothing_shows_a_password() {
         let sasl = Sasl::Scram(ScramHash::Sha256, login("user", "hunter2"));
-        let (exchange, _) = sasl.begin().unwrap();
+        let (exchange, _) = sasl.begin(&sasl.secret().unwrap()).unwrap();
         assert!(!format!("{sasl:?} {exchange:?}").contains("hunter2"));
     }
 
@@ -425,20 +436,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         let sasl = Sasl::OauthBearer(path.clone());
-        assert!(sasl.begin().unwrap_err().to_string().contains("token file"));
+        assert!(
+            sasl.secret()
+                .unwrap_err()
+                .to_string()
+                .contains("token file")
+        );
         for (content, first) in [("abc.d\n", "abc.d"), ("other", "other")] {
             fs::write(&path, content).unwrap();
-            let (mut exchange, message) = sasl.begin().unwrap();
+            let token = sasl.secret().unwrap();
+            let (mut exchange, message) = sasl.begin(&token).unwrap();
             assert_eq!(
                 text(&message),
                 format!("n,,\x01auth=Bearer {first}\x01\x01")
             );
-            assert!(exchange.answer(b"").unwrap().is_none());
-            assert!(exchange.answer(b"{\"status\":\"invalid_token\"}").is_err());
+            assert!(exchange.answer(b"", &token).unwrap().is_none());
+            assert!(
+                exchange
+                    .answer(b"{\"status\":\"invalid_token\"}", &token)
+                    .is_err()
+            );
         }
         fs::write(&path, "two words").unwrap();
         assert!(
-            sasl.begin()
+            sasl.secret()
                 .unwrap_err()
                 .to_string()
                 .contains("no bearer token")

@@ -19,10 +19,11 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
-use super::address::Address;
+use super::address::{self, Address};
 use super::answer::Answer;
 use super::batch::ProducerId;
 use super::error::{Cause, ErrorCode, Verdict, quoted};
+use super::sasl::Secret;
 
 /// The version in which ApiVersions is asked first.
 pub const API_VERSIONS_NEWEST: i16 = 3;
@@ -292,6 +293,10 @@ pub fn metadata_response(body: &[u8], version: i16) -> Result<ClusterMetadata, C
         let host = answer.string()?;
         let port = answer.i32()?;
         answer.nullable_string()?; // rack
+        if !address::is_host(&host) {
+            let problem = format!("a broker by the name of \"{}\"", quoted(&host));
+            return Err(Cause::Protocol(problem));
+        }
         if let Ok(port) = u16::try_from(port) {
             brokers.push((node, Address::new(host, port)));
         }
@@ -363,6 +368,10 @@ pub fn init_producer_id_response(body: &[u8]) -> Result<Result<ProducerId, Error
     let code = ErrorCode(answer.i16()?);
     let (id, epoch) = (answer.i64()?, answer.i16()?);
     Ok(match code {
+        ErrorCode::NONE if id < 0 || epoch < 0 => {
+            let problem = format!("a producer id below zero: {id}, {epoch}");
+            return Err(Cause::Protocol(problem));
+        }
         ErrorCode::NONE => Ok(ProducerId { id, epoch }),
         code => Err(code),
     })
@@ -527,12 +536,14 @@ pub fn sasl_authenticate_request(
 pub fn sasl_authenticate_response(
     body: &[u8],
     version: i16,
+    secret: &Secret,
 ) -> Result<(Vec<u8>, Option<Duration>), Cause> {
     let mut answer = Answer::new(ApiKey::SaslAuthenticate, body);
     let code = ErrorCode(answer.i16()?);
     let problem = answer.nullable_string()?;
     if code != ErrorCode::NONE {
-        let problem = format!("{code} {}", quoted(&problem.unwrap_or_default()));
+        let problem = secret.quoted_without(&problem.unwrap_or_default());
+        let problem = format!("{code} {problem}");
         return Err(match code.verdict() {
             Verdict::Retry => Cause::Protocol(problem), // a broker that has just started
             _ => Cause::Login(problem),
@@ -758,6 +769,7 @@ mod tests {
 
     #[test]
     fn a_login_is_asked_for_and_its_answers_are_understood() {
+        let secret = Secret::new("hunter2");
         let frame = sasl_handshake_request(-1, "me", "PLAIN").concat();
         let mut request = Bytes::from(frame).slice(4..);
         let header = decode_request_header_from_buffer(&mut request).unwrap();
@@ -786,14 +798,21 @@ mod tests {
                 answer = answer.with_session_lifetime_ms(6_000);
             }
             let (said, holds) =
-                sasl_authenticate_response(&encoded(&answer, version), version).unwrap();
+                sasl_authenticate_response(&encoded(&answer, version), version, &secret).unwrap();
             assert_eq!(said, b"hello");
             assert_eq!(holds, (version == 1).then(|| Duration::from_secs(6)));
         }
         let wrong = SaslAuthenticateResponse::default()
             .with_error_code(58)
             .with_error_message(Some(StrBytes::from_static_str("no\x1b such user")));
-        let error = sasl_authenticate_response(&encoded(&wrong, 1), 1).unwrap_err();
+        let error = sasl_authenticate_response(&encoded(&wrong, 1), 1, &secret).unwrap_err();
+        for code in [58, 14, 999] {
+            let said = SaslAuthenticateResponse::default()
+                .with_error_code(code)
+                .with_error_message(Some(StrBytes::from_static_str("bad: hunter2")));
+            let told = sasl_authenticate_response(&encoded(&said, 1), 1, &secret).unwrap_err();
+            assert!(told.to_string().ends_with("bad: ***"), "{told}");
+        }
         let expected = "SASL_AUTHENTICATION_FAILED (58) no\\u{1b} such user";
         assert_eq!(error.to_string(), expected);
     }

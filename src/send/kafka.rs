@@ -27,6 +27,8 @@ use super::{DeadLetters, Notices, Options};
 const STALL_AFTER: Duration = Duration::from_secs(1);
 /// Longest sleep: bounds how late a stalled lane notices that it can go on.
 const WAKE_EVERY: Duration = Duration::from_millis(250);
+/// Batches that a topic takes before the next ones may be larger again.
+const ACKED_BEFORE_LARGER: u32 = 8;
 /// Pause of a lane whose dead letters cannot be written.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(5);
 
@@ -148,7 +150,7 @@ struct Shipper<C: Client<Receipt>> {
     may_change: bool,
     lanes: HashMap<LaneKey, Lane>,
     /// Topics that take less than a whole batch: what was learned from refusals.
-    batch_limits: HashMap<TopicId, usize>,
+    batch_limits: HashMap<TopicId, Limit>,
     /// The partition after the last one used, of topics that are spread.
     spread_next: HashMap<TopicId, usize>,
     told: Told,
@@ -276,7 +278,7 @@ impl<C: Client<Receipt>> Shipper<C> {
             if lane.paused_until.is_some_and(|until| until > now) {
                 return lane.paused_until;
             }
-            let limit = self.batch_limits.get(&key.0).copied();
+            let limit = self.batch_limits.get(&key.0).map(|limit| limit.bytes);
             let limit = limit.unwrap_or(self.options.batch_bytes_max);
             let oldest = lane.oldest();
             let due_at = oldest.map(|oldest| oldest + self.options.linger);
@@ -341,7 +343,8 @@ impl<C: Client<Receipt>> Shipper<C> {
     fn settle(&mut self, now: Instant) {
         while let Some(outcome) = self.client.next_outcome() {
             match outcome {
-                Outcome::Acked { receipt, .. } => {
+                Outcome::Acked { topic, receipt } => {
+                    self.raise_limit(topic);
                     for claim in receipt.claims {
                         claim.ack();
                     }
@@ -351,8 +354,8 @@ impl<C: Client<Receipt>> Shipper<C> {
                     receipts,
                     too_large,
                 } => {
-                    if let Some(bytes) = too_large {
-                        self.lower_limit(topic, bytes);
+                    if let Some((bytes, code)) = too_large {
+                        self.lower_limit(topic, bytes, code);
                     }
                     // Dropped, their claims go back to the ledger.
                     drop(receipts);
@@ -395,14 +398,42 @@ impl<C: Client<Receipt>> Shipper<C> {
         }
     }
 
-    /// A batch was more than the topic takes; the next ones are half of it.
-    fn lower_limit(&mut self, topic: TopicId, bytes: usize) {
-        let limit = self.batch_limits.entry(topic).or_insert(bytes);
-        *limit = (bytes.min(*limit) / 2).max(1);
-        log::info!(
-            "the broker takes smaller batches only topic={} batch_bytes={limit}",
-            self.client.topic_name(topic)
-        );
+    /// A batch was more than the topic takes, or holds a record that it never will; the
+    /// next ones are half of it.
+    fn lower_limit(&mut self, topic: TopicId, bytes: usize, code: kafka::ErrorCode) {
+        let limit = self.batch_limits.entry(topic).or_insert(Limit {
+            bytes,
+            acked: 0,
+            too_large: None,
+        });
+        let refused = bytes.min(limit.bytes);
+        limit.bytes = (refused / 2).max(1);
+        limit.acked = 0;
+        if code.is_of_size() {
+            limit.too_large = Some(refused);
+            log::info!(
+                "the broker takes smaller batches only topic={} batch_bytes={}",
+                self.client.topic_name(topic),
+                limit.bytes
+            );
+        }
+    }
+
+    /// A batch was taken: after some, the next ones are twice as large again, if the topic
+    /// has not refused that for its size.
+    fn raise_limit(&mut self, topic: TopicId) {
+        let Some(limit) = self.batch_limits.get_mut(&topic) else {
+            return;
+        };
+        limit.acked += 1;
+        let next = 2 * limit.bytes;
+        if limit.acked < ACKED_BEFORE_LARGER || limit.too_large.is_some_and(|most| next >= most) {
+            return;
+        }
+        (limit.bytes, limit.acked) = (next, 0);
+        if next >= self.options.batch_bytes_max {
+            self.batch_limits.remove(&topic);
+        }
     }
 
     /// A record that will never be accepted: to the dead letters, and on.
@@ -450,6 +481,16 @@ impl<C: Client<Receipt>> Shipper<C> {
     }
 }
 
+/// How large batches of a topic may be.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    bytes: usize,
+    /// Batches that were taken since it was set.
+    acked: u32,
+    /// What was refused for its size: never as large again.
+    too_large: Option<usize>,
+}
+
 fn tell(notices: &Notices, notice: &Notice) {
     match notice {
         Notice::Unreachable(error) => {
@@ -485,9 +526,11 @@ fn tell(notices: &Notices, notice: &Notice) {
         }
         Notice::NoProducerId(code) => {
             if notices.is_news("producer id", &code.to_string()) {
-                log::warn!(
-                    "the brokers give out no producer id: {code} (trying again; the principal needs IdempotentWrite on the cluster)"
-                );
+                let hint = match code.verdict() {
+                    kafka::Verdict::Retry => "see the brokers' logs: their controller may be away",
+                    _ => "the principal needs IdempotentWrite on the cluster",
+                };
+                log::warn!("the brokers give out no producer id: {code} (trying again; {hint})");
             }
         }
         Notice::HeadersLeftAway(topic) => {
@@ -520,6 +563,10 @@ fn tell(notices: &Notices, notice: &Notice) {
 fn topic_hint(code: kafka::ErrorCode) -> &'static str {
     match code.0 {
         3 => "create the topic, or allow auto.create.topics.enable on the brokers",
+        32 => {
+            "set the clock of this host, or of the brokers, or see message.timestamp.before.max.ms and after.max.ms"
+        }
+        38 => "there are fewer brokers than default.replication.factor says: create the topic",
         29 => "grant the principal Write and Describe on the topic",
         17 => "the brokers refuse the name",
         _ => "see the brokers' logs",

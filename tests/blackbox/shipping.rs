@@ -814,3 +814,22 @@ fn a_broker_whose_answers_say_nothing_is_told_once() {
         }
     }
 }
+
+/// The search for a record that is refused made the batches of its topic small, and they
+/// stayed so until the next start: a request for each line.
+#[test]
+fn batches_are_large_again_after_a_record_that_was_refused() {
+    const INVALID_RECORD: i16 = 87;
+    let broker = Broker::start();
+    let refused = Fault::of(Misdeed::Error(INVALID_RECORD)).on(ApiKey::Produce);
+    broker.fault(refused.times(9));
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let lines = numbered(0..5_000);
+    log.write(&lines);
+    let ended = tail(&world, &[&log], &broker).once().run();
+    ended.exits(0);
+    assert_eq!(records(&broker, lines.len()).len(), lines.len());
+    let requests = broker.requests(ApiKey::Produce);
+    assert!(requests < 300, "{requests} requests");
+}

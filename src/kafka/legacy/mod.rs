@@ -461,7 +461,7 @@ impl<R> Legacy<R> {
             _ => Outcome::Returned {
                 topic,
                 receipts: vec![batch.receipt],
-                too_large: Some(batch.messages.encoded_bytes()),
+                too_large: Some((batch.messages.encoded_bytes(), code)),
             },
         };
         self.outcomes.push_back(outcome);

@@ -132,11 +132,15 @@ impl<R> Producer<R> {
                 self.identity.retry_at = again.then(|| now + self.options.waiting_pause);
                 self.identity.wanted = false;
                 self.identity.told = false;
+                self.identity.failing_since = None;
             }
             Err(code) => {
                 self.identity.retry_at = Some(now + self.options.waiting_pause);
+                let since = *self.identity.failing_since.get_or_insert(now);
                 // Coordinators load for a moment after a broker's start.
-                if code.verdict() != Verdict::Retry && !self.identity.told {
+                let passing =
+                    code.verdict() == Verdict::Retry && now < since + self.options.creation_grace;
+                if !passing && !self.identity.told {
                     self.identity.told = true;
                     self.notices.push_back(Notice::NoProducerId(code));
                 }
@@ -163,8 +167,15 @@ impl<R> Producer<R> {
                 continue;
             };
             if topic.code == ErrorCode::NONE {
-                self.topic_recovers(id);
+                let is_led = |(_, leader): &(i32, Option<i32>)| {
+                    leader.is_some_and(|node| self.nodes.contains_key(&node))
+                };
+                let all_wait = !topic.leaders.iter().any(is_led);
                 settled &= self.apply_leaders(id, topic.leaders, now);
+                match all_wait {
+                    true => self.topic_fails(id, ErrorCode::LEADER_NOT_AVAILABLE, now),
+                    false => self.topic_recovers(id),
+                }
             } else {
                 settled = false;
                 self.topic_fails(id, topic.code, now);
@@ -195,8 +206,10 @@ impl<R> Producer<R> {
         if topic.first_count == 0 || topic.first_count > count {
             topic.first_count = count;
         }
-        let mut complete = true;
+        let mut complete = count > 0;
         for (index, leader) in leaders {
+            // One that is no broker cannot be asked.
+            let leader = leader.filter(|node| self.nodes.contains_key(node));
             let part = usize::try_from(index)
                 .ok()
                 .and_then(|index| topic.partitions.get_mut(index));
@@ -248,8 +261,57 @@ impl<R> Producer<R> {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::super::client::Client;
     use super::super::Options;
     use super::*;
+
+    /// Lines waited for it, and nothing was said.
+    #[test]
+    fn a_topic_without_a_leader_that_can_be_asked_is_told_after_a_while() {
+        let mut producer = Producer::<()>::new(Options::new(Vec::new()), Arc::default());
+        let now = Instant::now();
+        producer.topic("t", now);
+        for leaders in [vec![], vec![(0, None)], vec![(0, Some(7))]] {
+            let answer = || wire::ClusterMetadata {
+                brokers: vec![(1, Address::new("b", 1))],
+                topics: vec![wire::TopicMetadata {
+                    name: "t".to_owned(),
+                    code: ErrorCode::NONE,
+                    leaders: leaders.clone(),
+                    may_write: None,
+                }],
+            };
+            let later = now + producer.options.creation_grace;
+            for (at, told) in [(now, 0), (later, 1), (later, 0)] {
+                producer.apply_metadata(answer(), at).unwrap();
+                let notices: Vec<Notice> = producer.notices.drain(..).collect();
+                assert_eq!(notices.len(), told, "{leaders:?}: {notices:?}");
+            }
+            let ready = wire::ClusterMetadata {
+                topics: vec![wire::TopicMetadata {
+                    leaders: vec![(0, Some(1))],
+                    ..answer().topics.remove(0)
+                }],
+                ..answer()
+            };
+            producer.apply_metadata(ready, later).unwrap();
+            assert!(matches!(
+                producer.next_notice(),
+                Some(Notice::TopicReady(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_producer_id_that_is_refused_for_a_while_is_told_whatever_the_reason() {
+        let mut producer = Producer::<()>::new(Options::new(Vec::new()), Arc::default());
+        let now = Instant::now();
+        let later = now + producer.options.creation_grace;
+        for (at, told) in [(now, false), (later, true), (later, false)] {
+            producer.apply_identity(Err(ErrorCode(14)), at);
+            assert_eq!(producer.next_notice().is_some(), told);
+        }
+    }
 
     /// It was asked again at once, for ever.
     #[test]

@@ -136,9 +136,9 @@ pub enum Outcome<R> {
         topic: TopicId,
         /// What the caller attached.
         receipts: Vec<R>,
-        /// `Some(bytes)` when the first of them, that many bytes before
-        /// compression, was more than the broker takes: make smaller ones.
-        too_large: Option<usize>,
+        /// When the first of them, of so many bytes before compression, was refused for
+        /// ever for this reason: make smaller ones, until the culprit stands alone.
+        too_large: Option<(usize, ErrorCode)>,
     },
     /// A single record that the broker will never accept.
     Refused {
@@ -213,6 +213,7 @@ struct Identity {
     wanted: bool,
     asking: bool,
     retry_at: Option<Instant>,
+    failing_since: Option<Instant>,
     told: bool,
 }
 
@@ -242,6 +243,7 @@ impl<R> Producer<R> {
                 wanted: false,
                 asking: false,
                 retry_at: None,
+                failing_since: None,
                 told: false,
             },
             metadata: Metadata {

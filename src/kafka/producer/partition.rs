@@ -4,6 +4,7 @@
 //! at a time. How a batch travels does not.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,16 +127,16 @@ impl<R> Producer<R> {
             let left = deadline.saturating_duration_since(now);
             stats.answered(patience.saturating_sub(left));
         }
-        let of_produce = produce.is_some();
+        let kind = oldest.map(|oldest| mem::discriminant(&oldest.kind));
         let taken = take_pending(peer, answer);
         let outcome = taken.and_then(|(kind, versions, body)| {
             self.understand(&address, kind, versions, body, now)
         });
         match outcome {
-            Ok(()) => self.reached(id, of_produce),
+            Ok(()) => self.reached(id, kind),
             Err(cause) => {
                 if let Some((_, peer)) = self.owner(id) {
-                    peer.unread |= of_produce;
+                    peer.unread = kind;
                 }
                 let error = ConnectionError {
                     address,
@@ -178,7 +179,8 @@ impl<R> Producer<R> {
         if !throttle.is_zero()
             && let Some(peer) = self.peers.get_mut(address)
         {
-            peer.silent_until = Some(now + throttle);
+            // Quotas ask for less; a broker must not silence us for days.
+            peer.silent_until = Some(now + throttle.min(self.options.request_timeout));
         }
         let code_of = |part: &Sent| {
             let topic = &self.topics[part.topic.0].name;
@@ -318,7 +320,7 @@ impl<R> Producer<R> {
         let first = &partition.batches[0];
         if first.records > 1 {
             let bytes = first.plain_bytes;
-            self.give_back(id, index, Some(bytes));
+            self.give_back(id, index, Some((bytes, code)));
             return;
         }
         if let Some(batch) = partition.batches.pop_front() {
@@ -333,7 +335,12 @@ impl<R> Producer<R> {
 
     /// Returns all batches of a partition that are not in the log, none of them
     /// being in flight, and lets it go on with a producer id that is new to it.
-    pub(super) fn give_back(&mut self, id: TopicId, index: usize, too_large: Option<usize>) {
+    pub(super) fn give_back(
+        &mut self,
+        id: TopicId,
+        index: usize,
+        too_large: Option<(usize, ErrorCode)>,
+    ) {
         let partition = &mut self.topics[id.0].partitions[index];
         let acked = |batch: &Batch<R>| batch.state == BatchState::Acked;
         let (acked, returned): (Vec<_>, Vec<_>) = partition.batches.drain(..).partition(acked);

@@ -3,6 +3,7 @@
 //! What an answer means for a partition is decided in `partition`.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem::Discriminant;
 use std::time::{Duration, Instant};
 
 use super::super::address::Address;
@@ -22,8 +23,9 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
     pub(super) silent_until: Option<Instant>,
-    /// Its last answer to Produce could not be read: nothing else shows that it is reached.
-    pub(super) unread: bool,
+    /// Its last answer to such a request could not be read: nothing else shows that it is
+    /// reached.
+    pub(super) unread: Option<Discriminant<Request>>,
 }
 
 #[derive(Debug)]
@@ -174,12 +176,12 @@ impl<R> Producer<R> {
     }
 
     /// A request was answered: if it was the first one, the broker is reached.
-    pub(super) fn reached(&mut self, id: ConnectionId, of_produce: bool) {
+    pub(super) fn reached(&mut self, id: ConnectionId, kind: Option<Discriminant<Request>>) {
         let Some((address, peer)) = self.owner(id) else {
             return;
         };
-        peer.unread &= !of_produce;
-        let fresh = |link: &&mut Link| !link.serves && !peer.unread;
+        peer.unread = peer.unread.filter(|unread| Some(*unread) != kind);
+        let fresh = |link: &&mut Link| !link.serves && peer.unread.is_none();
         let Some(link) = peer.link.as_mut().filter(fresh) else {
             return;
         };
