@@ -178,8 +178,9 @@ struct Watched {
     source: Arc<Source>,
     /// It was never looked for.
     first: bool,
-    /// When it was last looked for.
-    looked: Option<SystemTime>,
+    /// When it was looked for last, and before that: a look may fall between a rename and
+    /// the next file, and find nothing where something was all the time.
+    looked: [Option<SystemTime>; 2],
     /// The registry's count of changes when all matches were last looked up in it.
     compared: Option<u64>,
     /// The directories that were walked, and which version of each.
@@ -239,7 +240,7 @@ impl Discovery {
             Watched {
                 source,
                 first: old.as_ref().is_none_or(|old| old.first),
-                looked: old.and_then(|old| old.looked),
+                looked: old.map_or([None; 2], |old| old.looked),
                 compared: None,
                 walked: Vec::new(),
                 matches: Vec::new(),
@@ -259,7 +260,11 @@ impl Discovery {
             let refreshed = self.refresh(one);
             let compared = one.compared.replace(changes) == Some(changes);
             let first = std::mem::take(&mut one.first);
-            let looked = one.looked.replace(now).filter(|_| !first);
+            let looked = match first {
+                true => [None; 2],
+                false => one.looked,
+            };
+            one.looked = [Some(now), looked[0]];
             let mut any = false;
             for (path, kind) in &one.matches {
                 // Where a link leads may change without its directory changing.
@@ -281,7 +286,7 @@ impl Discovery {
                         source: Arc::clone(&one.source),
                         first,
                         inode: inode_at(path),
-                        missing_at: looked,
+                        missing_at: looked[1].or(looked[0]),
                     });
                 }
             }
@@ -599,6 +604,23 @@ mod tests {
     fn names(discovery: &mut Discovery, root: &Path) -> Vec<String> {
         let name = |found: Found| found.path.strip_prefix(root).unwrap().display().to_string();
         discovery.scan().into_iter().map(name).collect()
+    }
+
+    /// The first files of a path went without a word when a look fell between a rename and
+    /// the next file: nothing had stood there, it seemed, until then.
+    #[test]
+    fn a_look_between_a_rename_and_the_next_file_is_not_one_that_found_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("app.log");
+        let mut discovery = discovery(temp.path(), "app.log", &[]);
+        assert!(discovery.scan().is_empty());
+        let before = SystemTime::now();
+        fs::write(&path, "generation 0").unwrap();
+        fs::rename(&path, temp.path().join("app.log.1")).unwrap();
+        assert!(discovery.scan().is_empty());
+        fs::write(&path, "generation 1").unwrap();
+        let found = discovery.scan().remove(0);
+        assert!(found.missing_at.is_some_and(|at| at <= before));
     }
 
     #[test]
