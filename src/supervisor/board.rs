@@ -147,15 +147,19 @@ impl Board {
             self.registry.tailed().into_iter().collect();
         let mut newest: HashMap<(PathBuf, Arc<str>), (u64, usize)> = HashMap::new();
         for account in self.ledger.accounts() {
-            if !account.is_durable() {
+            let figures = account.figures();
+            let has_lost = figures.lost_bytes.iter().any(|bytes| *bytes > 0);
+            if has_lost || !account.is_durable() {
                 continue; // a life that is over, and not read any more
             }
             let origin = account.origin();
             let key = (origin.path.clone(), Arc::clone(&origin.topic));
             let at = report.files.len();
-            report
-                .files
-                .push(file_report(&account, tailed.get(&key).map(Arc::as_ref)));
+            report.files.push(file_report(
+                &account,
+                &figures,
+                tailed.get(&key).map(Arc::as_ref),
+            ));
             // The file that stands at the path is the one opened last.
             let opened = account.number();
             let older = newest.get(&key).filter(|(other, _)| *other > opened);
@@ -267,9 +271,8 @@ fn topic_report(figures: &Figures) -> TopicReport {
     }
 }
 
-fn file_report(account: &FileLedger, tailed: Option<&Tailed>) -> FileReport {
+fn file_report(account: &FileLedger, figures: &Figures, tailed: Option<&Tailed>) -> FileReport {
     let origin = account.origin();
-    let figures = account.figures();
     FileReport {
         path: to_text(&origin.path),
         topic: origin.topic.to_string(),

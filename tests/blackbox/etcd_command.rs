@@ -1,7 +1,8 @@
 //! `logship etcd get|put|check`: values of a real etcd, and what is refused
 //! before anybody is asked.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -460,8 +461,10 @@ fn user_password_and_certificates_are_those_of_the_options() {
     etcd.put("/k", "[]\n");
     etcd.add_reader("reader", "secret", "/k");
     etcd.enable_auth();
-    fs::write(world.path("password"), "secret\n").unwrap();
-    fs::write(world.path("wrong"), "wrong\n").unwrap();
+    for (name, password) in [("password", "secret\n"), ("wrong", "wrong\n")] {
+        fs::write(world.path(name), password).unwrap();
+        fs::set_permissions(world.path(name), Permissions::from_mode(0o600)).unwrap();
+    }
     let login = |file: &str| format!("--user reader --password-file {file}");
     let get = |line: &str| command(&world, &etcd, line).start().ends();
     get(&format!("get /k {}", login("password")))
