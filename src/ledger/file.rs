@@ -43,9 +43,14 @@ pub struct Origin {
 impl Origin {
     /// False when another file had, or has, the same inode number.
     pub fn may_be(&self, other: &Origin) -> bool {
-        let created = [self.created_ns, other.created_ns];
-        !matches!(created, [Some(then), Some(now)] if then != now)
+        may_be_one(self.created_ns, other.created_ns)
     }
+}
+
+/// False when two times of creation, where they are known, tell one inode from another with
+/// the same number.
+pub fn may_be_one(then: Option<u64>, now: Option<u64>) -> bool {
+    then.is_none() || now.is_none() || then == now
 }
 
 /// A fingerprint of `len` bytes that end at `end`; XXH3, 64 bits.

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use file::now_seconds;
 pub use file::{
     Attendance, Claim, DropReason, Figures, FileLedger, Gap, LossReason, Mark, Origin, Ticket,
+    may_be_one,
 };
 pub use flow::Flow;
 
@@ -563,8 +564,7 @@ impl Ledger {
                 .topics
                 .iter()
                 .map(|of| (device, inode, Arc::clone(of)));
-            let same =
-                |then: Option<u64>| then.is_none() || created_ns.is_none() || then == created_ns;
+            let same = |then: Option<u64>| may_be_one(then, created_ns);
             let is_free = |key: &Key| {
                 let known = inner.remembered.get(key).map(|entry| &entry.origin.path);
                 known.is_none_or(|known| known == path || !wanted(known, &key.2))
@@ -796,11 +796,14 @@ mod tests {
         }
     }
 
+    fn of(topic: &str) -> Arc<str> {
+        topic.into()
+    }
+
     /// A rotated file is known by the name that it had, under the topic that its path
     /// had, and is found under another name for another topic.
     #[test]
     fn a_changed_topic_goes_on_with_a_renamed_file_by_its_inode() {
-        let of = |topic: &str| Arc::<str>::from(topic);
         let known = known("/app.log.1", "one", 7, 100);
         let now = Path::new("/app.log.2");
         for (inode, shipped_to, position) in [
@@ -818,6 +821,12 @@ mod tests {
         }
     }
 
+    /// A path's topic is `new` alone, and the file there was created at 8.
+    fn inherit_all(ledger: &Ledger, path: &Path, new: &Arc<str>) {
+        let there = Some((1, 2, Some(8)));
+        ledger.inherit(path, there, new, &[Arc::clone(new)], &|_, _| false);
+    }
+
     /// The number of a rotated file was given away again, under the topic that a path has
     /// now: that one stood in the way of the file that has the number, and what was
     /// unread of it was never told.
@@ -828,13 +837,7 @@ mod tests {
         let now = known("/b.log", "old", 8, 100);
         let ledger = Ledger::remembering(vec![before, now]);
         let path = Path::new("/b.log");
-        ledger.inherit(
-            path,
-            Some((1, 2, Some(8))),
-            &new,
-            &[Arc::clone(&new)],
-            &|_, _| false,
-        );
+        inherit_all(&ledger, path, &new);
         let heir = ledger.recall(1, 2, &new, path).unwrap().entry();
         assert_eq!((heir.origin.created_ns, heir.position), (Some(8), 100));
         assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
@@ -849,13 +852,7 @@ mod tests {
         let now = known("/a.log", "new", 8, 60);
         let ledger = Ledger::remembering(vec![before, now]);
         let path = Path::new("/a.log");
-        ledger.inherit(
-            path,
-            Some((1, 2, Some(8))),
-            &new,
-            &[Arc::clone(&new)],
-            &|_, _| false,
-        );
+        inherit_all(&ledger, path, &new);
         let kept = ledger.recall(1, 2, &new, path).unwrap().entry();
         assert_eq!((kept.origin.created_ns, kept.position), (Some(8), 60));
         assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 0);
@@ -922,10 +919,6 @@ mod tests {
         assert_eq!((figures.waiting_bytes, figures.under_way_bytes), (0, 0));
     }
 
-    fn of(topic: &str) -> Arc<str> {
-        topic.into()
-    }
-
     /// Two volumes have changed their device numbers, and have files with equal inodes.
     #[test]
     fn device_numbers_that_are_swapped_forget_no_file() {
@@ -973,27 +966,9 @@ mod tests {
         ledger.inherit(link, inode, &one, &[of("one")], &|path, topic| {
             path == Path::new("/z.log") && topic == "two"
         });
-        let flow = ledger.flow("h", link, &one);
-        let Some(Known::Saved(entry)) = ledger.recall(1, 2, &one, link) else {
-            return; // nothing was taken
-        };
-        let origin = Origin {
-            path: link.into(),
-            ..entry.origin.clone()
-        };
-        let _account = ledger.open(FileLedger::resumed(&entry, origin, flow, 100));
-        ledger.inherit(
-            Path::new("/z.log"),
-            inode,
-            &of("two"),
-            &[of("two")],
-            &|path, topic| path == Path::new("/z.log") && topic == "two",
-        );
-        assert!(
-            ledger
-                .recall(1, 2, &of("two"), Path::new("/z.log"))
-                .is_some()
-        );
+        assert!(ledger.recall(1, 2, &one, link).is_none());
+        let kept = ledger.recall(1, 2, &of("two"), Path::new("/z.log"));
+        assert_eq!(kept.unwrap().entry().position, 60);
     }
 
     fn opened(ledger: &Ledger, topic: &str) -> Attendance {

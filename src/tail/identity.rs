@@ -9,7 +9,7 @@ use std::io;
 use twox_hash::XxHash3_64;
 
 use super::input::Input;
-use crate::ledger::{Entry, Mark};
+use crate::ledger::{Entry, Mark, may_be_one};
 
 /// Bytes of the head that are hashed once the file has them.
 const HEAD_BYTES_MAX: u64 = 1 << 10;
@@ -86,9 +86,8 @@ fn goes_on(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
 
 /// Tells a remembered file from another one in its place.
 pub fn recognise(input: &Input, size: u64, entry: &Entry) -> io::Result<Recognition> {
-    let born = [entry.origin.created_ns, input.created_ns()];
-    let other_inode = matches!(born, [Some(then), Some(now)] if then != now);
-    Ok(if !other_inode && goes_on(input, size, entry)? {
+    let same_inode = may_be_one(entry.origin.created_ns, input.created_ns());
+    Ok(if same_inode && goes_on(input, size, entry)? {
         Recognition::Same
     } else {
         Recognition::Changed

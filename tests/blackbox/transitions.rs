@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::broker::{ApiKey, Broker, Fault, Misdeed};
 use crate::daemon::{config as to_stdout, records, source, to_broker, values};
-use crate::world::{DEADLINE, Loss, Shipper, World, numbered};
+use crate::world::{DEADLINE, Log, Loss, Shipper, World, numbered};
 
 /// Longer than a renamed or deleted file is kept after its last line.
 const LET_GO_AFTER: Duration = Duration::from_secs(8);
@@ -24,6 +24,38 @@ fn reload(world: &World, shipper: &Shipper, config: &Value) {
 
 fn ranges(losses: &[Loss]) -> Vec<(u64, u64)> {
     losses.iter().map(|loss| (loss.from, loss.to)).collect()
+}
+
+/// A source whose daemon does not wait long when it is stopped.
+fn stops_within(broker: &Broker, pattern: &str, topic: &str, timeout: &str) -> Value {
+    let mut config = to_broker(broker, json!([source(pattern, topic)]));
+    config["shutdown_timeout"] = json!(timeout);
+    config
+}
+
+/// A topic is denied: some lines of ten are on their way, the others come back.
+fn deny(broker: &Broker, world: &World, log: &mut Log, topic: &str) {
+    broker.fault(Fault::of(Misdeed::Error(29)).topic(topic));
+    log.write(numbered(0..5));
+    sleep(Duration::from_secs(1));
+    log.write(numbered(5..10));
+    world.status_until("the topic to stall", |report| {
+        report.files.iter().any(|file| file.state == "full")
+    });
+}
+
+/// A line arrives, two are known, and logship is stopped while Kafka is away.
+fn stops_with_unread(broker: &Broker, world: &World, log: &mut Log, config: &Value) {
+    let shipper = world.run(config).start();
+    log.write(["one"]);
+    world.acked("one", 1);
+    broker.pause();
+    log.write(["two", "three"]);
+    let size = log.size();
+    world.status_until("all known", |report| {
+        report.topics["one"].known_bytes >= size
+    });
+    shipper.stop().exits(3);
 }
 
 /// What comes back of a truncated life at a stop is told, and told again by the next run.
@@ -60,21 +92,11 @@ fn what_came_back_of_a_truncated_life_at_a_stop_is_told_once() {
 fn lines_of_the_topic_of_before_of_a_deleted_file_are_sent_or_told() {
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
-    let to = |topic: &str| {
-        let mut config = to_broker(&broker, json!([source("*.log", topic)]));
-        config["shutdown_timeout"] = json!("300ms");
-        config
-    };
+    let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
     let shipper = world.run(&to("one")).start();
     log.write(["first"]);
     world.acked("one", 1);
-    broker.fault(Fault::of(Misdeed::Error(29)).topic("one")); // denied
-    log.write(numbered(0..5));
-    sleep(Duration::from_secs(1));
-    log.write(numbered(5..10));
-    world.status_until("the topic to stall", |report| {
-        report.files.iter().any(|file| file.state == "full")
-    });
+    deny(&broker, &world, &mut log, "one");
     let known = log.size();
     reload(&world, &shipper, &to("two"));
     log.write(["for two"]);
@@ -107,21 +129,9 @@ fn what_is_unread_of_a_file_that_is_gone_is_told_after_a_change_of_topic() {
     let (broker, world) = (Broker::start(), World::new());
     world.dir("logs");
     let mut log = world.log("logs/app.log");
-    let to = |topic: &str| {
-        let mut config = to_broker(&broker, json!([source("logs/*.log", topic)]));
-        config["shutdown_timeout"] = json!("100ms");
-        config
-    };
-    let shipper = world.run(&to("one")).start();
-    log.write(["one"]);
-    world.acked("one", 1);
-    broker.pause();
-    log.write(["two", "three"]);
+    let to = |topic: &str| stops_within(&broker, "logs/*.log", topic, "100ms");
+    stops_with_unread(&broker, &world, &mut log, &to("one"));
     let size = log.size();
-    world.status_until("all known", |report| {
-        report.topics["one"].known_bytes >= size
-    });
-    shipper.stop().exits(3);
     log.delete();
     broker.resume();
     let shipper = world.run(&to("two")).start();
@@ -136,21 +146,8 @@ fn what_is_unread_of_a_renamed_file_is_shipped_after_a_change_of_topic() {
     let (broker, world) = (Broker::start(), World::new());
     world.dir("logs");
     let mut log = world.log("logs/app.log");
-    let to = |topic: &str| {
-        let mut config = to_broker(&broker, json!([source("logs/*.log", topic)]));
-        config["shutdown_timeout"] = json!("100ms");
-        config
-    };
-    let shipper = world.run(&to("one")).start();
-    log.write(["one"]);
-    world.acked("one", 1);
-    broker.pause();
-    log.write(["two", "three"]);
-    let size = log.size();
-    world.status_until("all known", |report| {
-        report.topics["one"].known_bytes >= size
-    });
-    shipper.stop().exits(3);
+    let to = |topic: &str| stops_within(&broker, "logs/*.log", topic, "100ms");
+    stops_with_unread(&broker, &world, &mut log, &to("one"));
     log.rename_to(world.path("logs/app.log.1"));
     broker.resume();
     let shipper = world.run(&to("two")).start();
@@ -260,13 +257,7 @@ fn lag_ends_when_a_file_is_cut_while_nobody_looks_after_it() {
     let shipper = world.run(&to(here())).start();
     log.write([[b'x'; 5000]]);
     world.acked("t", 1);
-    broker.fault(Fault::of(Misdeed::Error(29)).topic("t")); // denied: all comes back
-    log.write(numbered(0..5));
-    sleep(Duration::from_secs(1));
-    log.write(numbered(5..10));
-    world.status_until("the topic to stall", |report| {
-        report.files.iter().any(|file| file.state == "full")
-    });
+    deny(&broker, &world, &mut log, "t");
     reload(&world, &shipper, &to(json!([source("none.log", "t")])));
     log.writer().set_len(5001).unwrap();
     reload(&world, &shipper, &to(here()));
@@ -328,21 +319,11 @@ fn a_source_that_is_taken_away_has_no_lag_once_its_lines_are_back() {
 fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_sent_once() {
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
-    let to = |topic: &str| {
-        let mut config = to_broker(&broker, json!([source("*.log", topic)]));
-        config["shutdown_timeout"] = json!("300ms");
-        config
-    };
+    let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
     let shipper = world.run(&to("one")).start();
     log.write(["first"]);
     world.acked("one", 1);
-    broker.fault(Fault::of(Misdeed::Error(29)).topic("one")); // denied
-    log.write(numbered(0..5));
-    sleep(Duration::from_secs(1));
-    log.write(numbered(5..10));
-    world.status_until("the topic to stall", |report| {
-        report.files.iter().any(|file| file.state == "full")
-    });
+    deny(&broker, &world, &mut log, "one");
     reload(&world, &shipper, &to("two"));
     log.write(["for two"]);
     records(&broker, "two", 1);
@@ -368,24 +349,14 @@ fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_sent_once() {
 
 /// ... and the file is deleted while logship is stopped.
 #[test]
-fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_told_after_a_kill() {
+fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_told_after_a_stop() {
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
-    let to = |topic: &str| {
-        let mut config = to_broker(&broker, json!([source("*.log", topic)]));
-        config["shutdown_timeout"] = json!("300ms");
-        config
-    };
+    let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
     let shipper = world.run(&to("one")).start();
     log.write(["first"]);
     world.acked("one", 1);
-    broker.fault(Fault::of(Misdeed::Error(29)).topic("one")); // denied
-    log.write(numbered(0..5));
-    sleep(Duration::from_secs(1));
-    log.write(numbered(5..10));
-    world.status_until("the topic to stall", |report| {
-        report.files.iter().any(|file| file.state == "full")
-    });
+    deny(&broker, &world, &mut log, "one");
     let known = log.size();
     reload(&world, &shipper, &to("two"));
     log.write(["for two"]);
