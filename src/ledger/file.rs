@@ -180,13 +180,15 @@ struct State {
     /// In this run. What an earlier one had settled after a gap is beyond it.
     read_to: u64,
     size: u64,
+    /// From here on the file was seen to have room only; `u64::MAX` where that is not known.
+    room_from: u64,
     seen: u64,
     head: Mark,
     /// The newest mark at or before `position`, then those after it.
     window: Mark,
     windows: VecDeque<Mark>,
-    /// The bytes are no longer there: nothing can be read again.
-    gone: bool,
+    /// The bytes are no longer there: nothing can be read again, for this reason.
+    gone: Option<LossReason>,
     /// Another account has taken over; this one is not written down.
     superseded: bool,
     /// How many look after the file.
@@ -230,11 +232,12 @@ impl FileLedger {
                 claims: Ranges::default(),
                 read_to: start,
                 size: start,
+                room_from: u64::MAX,
                 seen: now_seconds(),
                 head,
                 window,
                 windows: VecDeque::new(),
-                gone: false,
+                gone: None,
                 superseded: false,
                 attended: 0,
                 before: None,
@@ -244,13 +247,12 @@ impl FileLedger {
         }
     }
 
-    /// The account of a file that is known from the checkpoint, and was just recognised
-    /// with `there` bytes: what was known of them is from the first moment on, so that it
-    /// is told if they go before anybody looks.
-    pub fn resumed(entry: &Entry, origin: Origin, flow: Arc<Flow>, there: u64) -> FileLedger {
+    /// The account of a file that is known from the checkpoint: what was known of it is
+    /// from the first moment on, so that it is told if it is there no more.
+    pub fn resumed(entry: &Entry, origin: Origin, flow: Arc<Flow>) -> FileLedger {
         let file = FileLedger::new(origin, flow, entry.position, entry.head, entry.window);
         let mut state = file.state();
-        state.size = state.size.max(entry.size.min(there));
+        state.size = state.size.max(entry.size);
         for &(from, to) in &entry.beyond {
             state.start += to - from;
             state.size = state.size.max(to);
@@ -260,10 +262,10 @@ impl FileLedger {
         file
     }
 
-    /// The account that goes on where `before` was read to, for another topic.
-    /// Until `before` is settled, what is written down begins with its gaps: a
-    /// crash sends them to the new topic rather than to none.
-    pub fn following(
+    /// The account that goes on where `before` was read to, for another topic, with all that
+    /// is known of the file. Until `before` is settled, what is written down begins with its
+    /// gaps: a crash sends them to the new topic rather than to none.
+    pub(super) fn following(
         before: &Arc<FileLedger>,
         origin: Origin,
         flow: Arc<Flow>,
@@ -271,9 +273,9 @@ impl FileLedger {
     ) -> FileLedger {
         let start = before.read_to();
         let file = FileLedger::new(origin, flow, start, before.head(), window);
-        let size = before.retire();
+        let (size, room_from) = before.retire();
         let mut state = file.state();
-        state.size = state.size.max(size);
+        (state.size, state.room_from) = (state.size.max(size), room_from);
         state.before = Some(Arc::clone(before));
         drop(state);
         file
@@ -327,10 +329,24 @@ impl FileLedger {
     pub fn saw(&self, size: u64) {
         let mut state = self.state();
         if size > state.size {
-            state.size = size;
+            (state.size, state.room_from) = (size, u64::MAX);
             self.flow.changed();
         }
         state.seen = now_seconds();
+    }
+
+    /// From here to its end the file has NUL bytes only: room that its writer has made, and
+    /// may take back. It is not known to be anything before something is written there;
+    /// `None` when something was.
+    pub fn set_room(&self, from: Option<u64>) {
+        let mut state = self.state();
+        let from = from.map_or(u64::MAX, |from| from.max(state.ever_read_to()));
+        let known = state.known_to();
+        state.room_from = from;
+        if state.known_to() != known {
+            drop(state);
+            self.flow.changed();
+        }
     }
 
     /// The file became shorter by what was never a line: it is not known any more.
@@ -346,10 +362,11 @@ impl FileLedger {
     pub fn cut_to(&self, size: u64) -> Option<(u64, u64)> {
         let mut state = self.state();
         let from = size.max(state.ever_read_to());
-        if from >= state.size {
+        let to = state.known_to();
+        state.size = state.size.min(from);
+        if from >= to {
             return None;
         }
-        let to = mem::replace(&mut state.size, from);
         drop(state);
         self.flow.changed();
         Some((from, to))
@@ -369,7 +386,7 @@ impl FileLedger {
     /// True when nobody looks after the file, and whoever finds it may go on.
     pub(super) fn is_left_open(&self) -> bool {
         let state = self.state();
-        state.attended == 0 && !state.superseded && !state.gone
+        state.attended == 0 && !state.superseded && state.gone.is_none()
     }
 
     /// True when no other account's unsettled end is before this one.
@@ -414,6 +431,9 @@ impl FileLedger {
         let read = (state.read_to, figures.read_bytes, figures.read_lines);
         state.claims.insert(from, to);
         state.size = state.size.max(to);
+        if to > state.room_from {
+            state.room_from = u64::MAX;
+        }
         if to > state.read_to {
             state.figures.read_bytes += to - state.read_to.max(from);
             state.figures.read_lines += fresh;
@@ -474,20 +494,21 @@ impl FileLedger {
     /// the size last seen, and so is what comes back later.
     pub fn lose_the_rest(&self, reason: LossReason) {
         // First of all, so that what comes back from now on is lost by itself.
-        self.state().gone = true;
+        self.state().gone = Some(reason);
         let mut at = 0;
         loop {
             let gap = self.gap(at);
-            let mut state = self.state();
-            let to = gap.to.unwrap_or(state.size);
+            let state = self.state();
+            let to = gap.to.unwrap_or(state.known_to());
             if gap.from >= to {
                 if gap.to.is_none() {
                     return;
                 }
             } else {
-                state.lose(gap.from, to, reason);
                 drop(state);
+                // First of all: what is written down and not told is told by nobody.
                 tell_loss(&self.origin, gap.from, to, reason);
+                self.state().lose(gap.from, to, reason);
             }
             at = to;
         }
@@ -495,7 +516,7 @@ impl FileLedger {
 
     /// True when the bytes are gone: what comes back is lost.
     pub fn is_gone(&self) -> bool {
-        self.state().gone
+        self.state().gone.is_some()
     }
 
     /// Another account has taken over: this one is not written down.
@@ -505,21 +526,22 @@ impl FileLedger {
     }
 
     /// Another account goes on where this one was read to: with all that is known of the
-    /// file, which is the answer.
-    fn retire(&self) -> u64 {
+    /// file, which is the answer: its size, and from where on it has room only.
+    fn retire(&self) -> (u64, u64) {
         let mut state = self.state();
         let read_to = state.ever_read_to();
         let size = mem::replace(&mut state.size, read_to);
+        let room_from = mem::replace(&mut state.room_from, u64::MAX);
         state.superseded = true;
         drop(state);
         self.flow.changed();
-        size
+        (size, room_from)
     }
 
     /// True when nothing of the file is claimed or, up to `size`, waiting.
     pub fn is_settled(&self, size: u64) -> bool {
         let state = self.state();
-        state.claims.is_empty() && (state.gone || state.position >= size)
+        state.claims.is_empty() && (state.gone.is_some() || state.position >= size)
     }
 
     // ---- the producer's side -----------------------------------------------
@@ -531,14 +553,14 @@ impl FileLedger {
         debug_assert!(found, "{from}..{to} was not claimed");
         state.windows.retain(|window| window.end <= from);
         let gone = state.gone;
-        if gone {
-            state.lose(from, to, LossReason::Truncated);
+        if let Some(reason) = gone {
+            state.lose(from, to, reason);
         }
         drop(state);
         self.flow.next_epoch();
         self.flow.changed();
-        if gone {
-            tell_loss(&self.origin, from, to, LossReason::Truncated);
+        if let Some(reason) = gone {
+            tell_loss(&self.origin, from, to, reason);
         }
     }
 
@@ -590,10 +612,11 @@ impl FileLedger {
     }
 
     /// What the checkpoint keeps of a life that is over, as long as something of it is
-    /// on its way.
+    /// on its way, or not told yet.
     pub fn ended_entry(&self) -> Option<Entry> {
         let state = self.state();
-        (state.gone && !state.claims.is_empty()).then(|| Entry {
+        let over = state.gone.is_some() || !state.superseded;
+        (over && state.waiting_bytes() > 0).then(|| Entry {
             ended: true,
             ..state.own_entry(&self.origin)
         })
@@ -667,13 +690,18 @@ impl State {
         self.read_to.max(self.position).max(beyond)
     }
 
+    /// The file's size without what is only room.
+    fn known_to(&self) -> u64 {
+        self.size.min(self.room_from)
+    }
+
     fn known_bytes(&self) -> u64 {
-        self.size.max(self.start) - self.start
+        self.known_to().max(self.start) - self.start
     }
 
     fn waiting_bytes(&self) -> u64 {
         let settled = self.position + self.beyond.bytes();
-        self.size.max(self.start).saturating_sub(settled)
+        self.known_to().max(self.start).saturating_sub(settled)
     }
 
     fn under_way_bytes(&self) -> u64 {
@@ -713,7 +741,7 @@ impl State {
             position: self.position,
             beyond: self.beyond.iter().collect(),
             window: self.window,
-            size: self.size,
+            size: self.known_to(),
             seen: self.seen,
             complete: false,
             found_at: None,

@@ -203,14 +203,38 @@ impl Inner {
         Some(*entry)
     }
 
-    /// Forgets the file that had the inode's number before this one, which is gone; it is
-    /// the answer, if something of it is unread and not told.
-    fn forget_other(&mut self, now: &Entry) -> Option<Entry> {
-        let known = self.remembered.get(&now.key())?;
-        if known.origin.may_be(&now.origin) {
-            return None;
+    /// Forgets the file that had the inode's number before this one, and is gone.
+    fn lose_other(&mut self, now: &Entry) {
+        let known = self.remembered.get(&now.key());
+        if known.is_some_and(|known| !known.origin.may_be(&now.origin)) {
+            self.lose_remembered(&now.key());
         }
-        self.forget(&now.key()).filter(|entry| !entry.complete)
+    }
+
+    /// Forgets a file that is gone: what was unread of it is lost, unless that is told.
+    fn lose_remembered(&mut self, key: &Key) {
+        if let Some(entry) = self.forget(key)
+            && !entry.complete
+        {
+            self.lose(&entry, LossReason::Gone);
+        }
+    }
+
+    /// Counts and tells what was unread of a remembered file that is no more.
+    // Told while the ledger is locked: what is written down as lost is told by nobody else.
+    fn lose(&mut self, entry: &Entry, reason: LossReason) {
+        let mut at = entry.position;
+        for &(from, to) in entry.beyond.iter().chain([&(entry.size, entry.size)]) {
+            if at < from {
+                file::tell_loss(&entry.origin, at, from, reason);
+            }
+            at = at.max(to);
+        }
+        let bytes = entry.unread_bytes();
+        let topic = Arc::clone(&entry.origin.topic);
+        let closed = self.closed.entry(topic).or_default();
+        closed.known_bytes += bytes;
+        closed.lost_bytes[reason as usize] += bytes;
     }
 
     fn open(&mut self, file: Arc<FileLedger>) {
@@ -245,6 +269,16 @@ impl Inner {
     /// True when a file has a position to go on from.
     fn knows(&self, key: &Key) -> bool {
         self.remembered.contains_key(key) || self.is_open(key)
+    }
+
+    /// True when an inode is remembered for another topic too: its topic was changed, and what
+    /// is known under the one of before would be taken for all that is.
+    fn has_another_topic(&self, (device, inode, topic): &Key) -> bool {
+        let mut others = self.topics.iter().filter(|other| *other != topic);
+        others.any(|other| {
+            let key = (*device, *inode, Arc::clone(other));
+            self.remembered.contains_key(&key)
+        })
     }
 
     /// True when an account that is open has the position of a file.
@@ -311,7 +345,7 @@ impl Ledger {
         let ledger = Ledger::default();
         for entry in entries {
             if entry.ended {
-                ledger.lose(&entry, LossReason::Unconfirmed);
+                ledger.inner().lose(&entry, LossReason::Unconfirmed);
             } else {
                 ledger.inner().remember(entry);
             }
@@ -385,7 +419,7 @@ impl Ledger {
                 account.supersede();
             }
             Known::Saved(entry) if entry.complete => {} // what was unread was told then
-            Known::Saved(entry) => self.lose(entry, LossReason::Gone),
+            Known::Saved(entry) => self.inner().lose(entry, LossReason::Gone),
         }
     }
 
@@ -400,29 +434,40 @@ impl Ledger {
             known.generation == entry.origin.generation && known.may_be(&entry.origin)
         };
         let open = inner.unattended(&key).cloned();
-        let open = open.filter(|open| is_it(open.origin()));
-        let saved = inner.remembered.get(&key).map(|saved| is_it(&saved.origin));
-        let saved = saved.unwrap_or(false).then(|| inner.forget(&key)).flatten();
-        drop(inner);
-        let known = match (open, saved) {
-            (Some(open), _) => Known::Open(open.attend()),
-            (None, Some(saved)) => Known::Saved(Box::new(saved)),
-            (None, None) => return,
+        let mut entry = if let Some(open) = open.filter(|open| is_it(open.origin())) {
+            let entry = open.entry();
+            open.lose_the_rest(LossReason::Gone);
+            open.supersede();
+            entry
+        } else {
+            let saved = inner.remembered.get(&key);
+            let saved = saved.filter(|saved| is_it(&saved.origin) && !saved.complete);
+            let Some(saved) = saved.cloned() else {
+                return;
+            };
+            inner.lose(&saved, LossReason::Gone);
+            *saved
         };
-        let mut entry = known.entry();
-        self.lose_known(&known, LossReason::Gone);
         entry.complete = true;
-        self.inner().remember(entry);
+        inner.remember(entry);
+        drop(inner);
         self.changed();
     }
 
     /// Nothing is left of a remembered file, which was found under this name: it is
-    /// looked for no more.
+    /// looked for no more. What it had once, and has no more, was cut off.
     pub fn complete(&self, entry: &Entry, found_at: PathBuf) {
         let mut inner = self.inner();
-        if let Some(known) = inner.remembered.get_mut(&entry.key()) {
-            (known.complete, known.found_at) = (true, Some(found_at));
-            known.seen = now_seconds();
+        if let Some(known) = inner.remembered.get(&entry.key()).cloned() {
+            if !known.complete {
+                inner.lose(&known, LossReason::Truncated);
+            }
+            inner.remember(Entry {
+                complete: true,
+                found_at: Some(found_at),
+                seen: now_seconds(),
+                ..*known
+            });
         }
         drop(inner);
         self.changed();
@@ -482,13 +527,11 @@ impl Ledger {
             ended: false,
         };
         let mut inner = self.inner();
-        let before = inner.forget_other(&unread);
+        inner.lose_other(&unread);
         if !inner.knows(&unread.key()) {
             inner.remember(unread);
             self.changed();
         }
-        drop(inner);
-        self.lose_all(before);
     }
 
     /// Remembers a file of which nothing is to be read.
@@ -501,11 +544,10 @@ impl Ledger {
             ..entry
         };
         let mut inner = self.inner();
-        let before = inner.forget_other(&complete);
+        inner.lose_other(&complete);
         inner.remember(complete);
         drop(inner);
         self.changed();
-        self.lose_all(before);
     }
 
     /// A remembered file has another device number than it had: file systems do not
@@ -572,7 +614,6 @@ impl Ledger {
             let same = all.filter(|key| inner.created_ns(key).is_some_and(same));
             keys.extend(same.filter(is_free));
         }
-        let mut gone = Vec::new();
         for key in keys {
             let heir = (key.0, key.1, Arc::clone(topic));
             if topics.contains(&key.2) {
@@ -582,7 +623,7 @@ impl Ledger {
             // newer one nor takes its place.
             let created = |key: &Key| inner.created_ns(key).flatten();
             if matches!((created(&heir), created(&key)), (Some(heir), Some(own)) if heir < own) {
-                gone.extend(inner.forget(&heir));
+                inner.lose_remembered(&heir);
             }
             if inner.knows(&heir) {
                 continue;
@@ -602,15 +643,6 @@ impl Ledger {
                 self.changed();
             }
         }
-        drop(inner);
-        self.lose_all(gone.into_iter().filter(|entry| !entry.complete));
-    }
-
-    /// Files that had the inode number of others are gone.
-    fn lose_all(&self, gone: impl IntoIterator<Item = Entry>) {
-        for entry in gone {
-            self.lose(&entry, LossReason::Gone);
-        }
     }
 
     /// A file goes on that is shorter than it was known to be, by nobody who saw it shrink:
@@ -623,7 +655,7 @@ impl Ledger {
                 beyond: Vec::new(),
                 ..file.entry()
             };
-            self.lose(&cut, LossReason::Truncated);
+            self.inner().lose(&cut, LossReason::Truncated);
         }
     }
 
@@ -645,6 +677,24 @@ impl Ledger {
     pub fn open(&self, file: FileLedger) -> Attendance {
         let attendance = Arc::new(file).attend();
         self.inner().open(Arc::clone(&attendance));
+        self.changed();
+        attendance
+    }
+
+    /// Opens the account that goes on where `before` was read to, for another topic: with
+    /// all that is known of the file, and at one moment for the checkpoint.
+    pub fn open_after(
+        &self,
+        before: &Arc<FileLedger>,
+        origin: Origin,
+        flow: Arc<Flow>,
+        window: Mark,
+    ) -> Attendance {
+        let mut inner = self.inner();
+        let file = FileLedger::following(before, origin, flow, window);
+        let attendance = Arc::new(file).attend();
+        inner.open(Arc::clone(&attendance));
+        drop(inner);
         self.changed();
         attendance
     }
@@ -673,23 +723,6 @@ impl Ledger {
             self.changed();
         }
         inner.flows.retain(|_, flow| flow.strong_count() > 0);
-    }
-
-    /// Counts and tells what was unread of a remembered file that is no more.
-    pub fn lose(&self, entry: &Entry, reason: LossReason) {
-        let mut at = entry.position;
-        for &(from, to) in entry.beyond.iter().chain([&(entry.size, entry.size)]) {
-            if at < from {
-                file::tell_loss(&entry.origin, at, from, reason);
-            }
-            at = at.max(to);
-        }
-        let bytes = entry.unread_bytes();
-        let mut inner = self.inner();
-        let topic = Arc::clone(&entry.origin.topic);
-        let closed = inner.closed.entry(topic).or_default();
-        closed.known_bytes += bytes;
-        closed.lost_bytes[reason as usize] += bytes;
     }
 
     /// The sum over all files, open and closed.
@@ -734,12 +767,18 @@ impl Ledger {
         // An account that is open says more than what is remembered, and the one that was
         // opened last more than the others: also when its number is another file's.
         for lives in inner.open.values() {
-            entries.extend(lives.iter().filter_map(|file| file.ended_entry()));
-            let newest = lives.iter().rev().find_map(|file| file.durable_entry());
-            entries.extend(newest.map(|entry| Entry {
-                seen: now_seconds(), // it is in our hands
-                ..entry
-            }));
+            let mut newest_first = lives.iter().rev();
+            for file in newest_first.by_ref() {
+                if let Some(entry) = file.durable_entry() {
+                    entries.push(Entry {
+                        seen: now_seconds(), // it is in our hands
+                        ..entry
+                    });
+                    break;
+                }
+                entries.extend(file.ended_entry());
+            }
+            entries.extend(newest_first.filter_map(|file| file.ended_entry()));
         }
         let closed = inner.remembered.iter();
         let closed = closed.filter(|(key, _)| !inner.is_open(key));
@@ -753,16 +792,19 @@ impl Ledger {
     }
 
     /// Forgets files that have not been seen since `before`, and complete ones that
-    /// have not been since `complete_before` (seconds since 1970).
+    /// have not been since `complete_before` (seconds since 1970). What was unread of
+    /// them is lost.
     pub fn forget(&self, before: u64, complete_before: u64) {
         let mut inner = self.inner();
-        let old =
-            |entry: &Entry| entry.seen < before || (entry.complete && entry.seen < complete_before);
+        let is_old = |key: &Key, entry: &Entry| {
+            entry.seen < before
+                || (entry.complete && entry.seen < complete_before && !inner.has_another_topic(key))
+        };
         let remembered = inner.remembered.iter();
-        let old = remembered.filter(|(_, entry)| old(entry));
+        let old = remembered.filter(|(key, entry)| is_old(key, entry));
         let keys: Vec<Key> = old.map(|(key, _)| key.clone()).collect();
         for key in keys {
-            inner.forget(&key);
+            inner.lose_remembered(&key);
             self.changed();
         }
     }
@@ -985,10 +1027,10 @@ mod tests {
         account
     }
 
-    fn next(ledger: &Ledger, before: &Arc<FileLedger>, topic: &str) -> FileLedger {
+    fn next(ledger: &Ledger, before: &Arc<FileLedger>, topic: &str) -> Attendance {
         let origin = known("/a.log", topic, 7, 0).origin;
         let flow = ledger.flow("h", &origin.path, &origin.topic);
-        FileLedger::following(before, origin, flow, Mark::default())
+        ledger.open_after(before, origin, flow, Mark::default())
     }
 
     /// What came back is news for the checkpoint.
@@ -1019,7 +1061,7 @@ mod tests {
         let ledger = Ledger::default();
         let account = opened(&ledger, "one");
         account.claim(0, 10, 1, Mark::default()).hand_on();
-        let next = ledger.open(next(&ledger, &account, "two"));
+        let next = next(&ledger, &account, "two");
         drop(next); // let go
         assert_eq!(ledger.attended((1, 2)), []);
     }
@@ -1031,5 +1073,75 @@ mod tests {
         let ledger = Ledger::remembering(vec![known("/b.log", "t", 8, 70)]);
         ledger.give_up(&before);
         assert_eq!(ledger.known_at(Path::new("/b.log"), "t").len(), 1);
+    }
+
+    /// What nobody has found for a week was forgotten without a word.
+    #[test]
+    fn what_is_forgotten_unread_is_told() {
+        let ledger = Ledger::remembering(vec![known("/a.log", "t", 7, 60)]);
+        ledger.forget(1, 1);
+        assert_eq!(ledger.entries(), []);
+        assert_eq!(ledger.figures().lost_bytes[LossReason::Gone as usize], 40);
+    }
+
+    /// A file was shipped to two topics, and then to the second one only: when that had it
+    /// all and had forgotten it, it was shipped again from where the first one had stopped.
+    #[test]
+    fn a_position_for_a_topic_of_before_does_not_outlive_that_for_the_topic_of_now() {
+        let two = of("two");
+        let (first, second) = (
+            known("/a.log", "one", 7, 60),
+            known("/a.log", "two", 7, 100),
+        );
+        let ledger = Ledger::remembering(vec![first, second]);
+        ledger.forget(0, 1);
+        let (path, inode) = (Path::new("/a.log"), Some((1, 2, Some(7))));
+        ledger.inherit(path, inode, &two, &[Arc::clone(&two)], &|_, _| false);
+        let known = ledger.recall(1, 2, &two, path).unwrap().entry();
+        assert_eq!(known.position, 100);
+        ledger.forget(1, 1);
+        assert_eq!(ledger.entries(), [], "both are old");
+    }
+
+    /// A kill between the beginning of the next life and the end of the one before.
+    #[test]
+    fn a_life_that_has_not_ended_yet_is_written_down_with_the_next_one() {
+        let ledger = Ledger::default();
+        let old = opened(&ledger, "t");
+        let _next = opened(&ledger, "t");
+        let entries = ledger.entries();
+        let ended: Vec<bool> = entries.iter().map(|entry| entry.ended).collect();
+        assert_eq!(ended, [false, true]);
+        old.lose_the_rest(LossReason::Truncated);
+        old.supersede();
+        assert_eq!(ledger.entries().len(), 1);
+    }
+
+    /// It was said that the file was truncated, whatever had become of it.
+    #[test]
+    fn what_comes_back_of_a_life_that_is_over_is_lost_as_its_rest_was() {
+        let ledger = Ledger::default();
+        let account = opened(&ledger, "t");
+        account.claim(0, 10, 1, Mark::default()).hand_on();
+        account.lose_the_rest(LossReason::HeldDeleted);
+        drop(Claim::new(Arc::clone(&account), (0, 10), 1, 0));
+        let lost = account.figures().lost_bytes;
+        assert_eq!(lost[LossReason::HeldDeleted as usize], 100);
+    }
+
+    /// What is only room is not known, and is not looked for where it is no more.
+    #[test]
+    fn room_is_not_known_before_something_is_written_there() {
+        let ledger = Ledger::default();
+        let account = opened(&ledger, "t");
+        account.set_room(Some(40));
+        let known = |account: &FileLedger| (account.figures().known_bytes, account.entry().size);
+        assert_eq!((known(&account), account.size()), ((40, 40), 100));
+        assert_eq!(account.cut_to(70), None);
+        assert_eq!(account.cut_to(30), Some((30, 40)));
+        account.saw(100);
+        account.set_room(Some(40));
+        account.claim(0, 50, 1, Mark::default()).hand_on();
+        assert_eq!(known(&account), (100, 100));
     }
 }

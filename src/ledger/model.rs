@@ -304,7 +304,7 @@ impl Model {
             panic!("nothing is known of {origin:?}");
         };
         let byte = |settled: &bool| [Byte::Waiting, Byte::Before][usize::from(*settled)];
-        let account = FileLedger::resumed(&entry, origin, flow, self.size);
+        let account = FileLedger::resumed(&entry, origin, flow);
         let bytes = settled.iter().map(byte).collect();
         self.lives.push(Life::new(account, bytes, &self.ledger));
         self.grow();

@@ -199,12 +199,8 @@ impl Generation {
             && self.ledger.position() == self.cursor.offset
     }
 
-    /// Gives the handle back; what a sleeper needs stays. What is only room is not known
-    /// of a file that nobody looks at: its writer may take it back.
+    /// Gives the handle back; what a sleeper needs stays.
     pub fn close(self) -> (Attendance, Option<Arc<InodeClaim>>) {
-        if self.cursor.seen_to() >= self.last.size && self.until.is_none() {
-            self.ledger.shrink_to(self.cursor.room);
-        }
         (self.ledger, self.claim)
     }
 
@@ -270,10 +266,11 @@ impl Generation {
         let complete = complete || self.until.is_some() || gap.to.is_some() || self.last.ended;
         if self.is_room_entered()? {
             self.cursor.enter_room();
+            self.ledger.set_room(None);
             self.at_end_since = None;
         }
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
-            self.at_end_since.get_or_insert_with(Instant::now);
+            self.note_end();
             cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
             self.ledger.tell_dropped();
             return Ok(Step::Idle);
@@ -295,9 +292,21 @@ impl Generation {
             Cut::Lines(lines) => self.offer(lines, held, queue),
             Cut::Partial => Ok(Step::Busy),
             Cut::Nothing => {
-                self.at_end_since.get_or_insert_with(Instant::now);
+                self.note_end();
                 Ok(Step::Idle)
             }
+        }
+    }
+
+    /// Everything there is has been read.
+    fn note_end(&mut self) {
+        if self.at_end_since.is_some() {
+            return;
+        }
+        self.at_end_since = Some(Instant::now());
+        let is_room = self.cursor.room < self.cursor.seen_to();
+        if is_room && self.cursor.seen_to() >= self.last.size && self.until.is_none() {
+            self.ledger.set_room(Some(self.cursor.room));
         }
     }
 
@@ -642,7 +651,7 @@ mod tests {
         (entry.position, entry.window) = (4, identity::window(&scene.generation.input, 4).unwrap());
         let origin = entry.origin.clone();
         let flow = Arc::clone(account.flow());
-        let account = FileLedger::resumed(&entry, origin, flow, 8);
+        let account = FileLedger::resumed(&entry, origin, flow);
         scene.file.set_len(0).unwrap();
         let Generation { input, job, .. } = scene.generation;
         let attendance = Arc::new(account).attend();
@@ -663,13 +672,11 @@ mod tests {
             topic: "two".into(),
             ..old.origin().clone()
         };
-        let flow = Ledger::default().flow("h", Path::new("/a"), &origin.topic);
-        let account = FileLedger::following(old, origin, flow, scene.generation.window());
+        let ledger = Ledger::default();
+        let flow = ledger.flow("h", Path::new("/a"), &origin.topic);
+        let attendance = ledger.open_after(old, origin, flow, scene.generation.window());
         scene.file.set_len(0).unwrap();
-        let (attendance, job) = (
-            Arc::new(account).attend(),
-            Arc::clone(&scene.generation.job),
-        );
+        let job = Arc::clone(&scene.generation.job);
         let mut next = Generation::following(&scene.generation, None, attendance, job);
         let step = next.step(false, &scene.queue).unwrap();
         assert!(matches!(step, Step::Truncated), "{step:?}");

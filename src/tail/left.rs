@@ -119,9 +119,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::time::SystemTime;
 
-    use crate::queue::queue;
     use crate::record::Shape;
-    use crate::tail::{Handles, Job, Pattern, ReadFrom, Source, WhenFull};
+    use crate::tail::{Job, Pattern, ReadFrom, Source, WhenFull};
 
     /// A directory whose `*.log` are wanted.
     struct Scene {
@@ -141,17 +140,7 @@ mod tests {
                 fence: None,
             };
             let pattern = Pattern::new("*.log", temp.path()).unwrap();
-            let context = Context {
-                options: Arc::default(),
-                queue: queue(1, 1).0,
-                ledger: Arc::default(),
-                registry: crate::tail::Registry::default(),
-                wanted: Wanted::default(),
-                awake: Arc::default(),
-                handles: Handles::new(None),
-                listings: crate::tail::Listings::default(),
-                host: "h".into(),
-            };
+            let context = Context::of_nothing();
             let source = Source::new(pattern, Arc::new(job));
             context.wanted.change(vec![Arc::new(source)]);
             let left = Left::default();

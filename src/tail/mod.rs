@@ -151,6 +151,24 @@ pub struct Context {
     pub host: Arc<str>,
 }
 
+#[cfg(test)]
+impl Context {
+    /// Nothing is wanted, nothing known, and nobody takes a chunk.
+    fn of_nothing() -> Context {
+        Context {
+            options: Arc::default(),
+            queue: crate::queue::queue(1, 1).0,
+            ledger: Arc::default(),
+            registry: Registry::default(),
+            wanted: Wanted::default(),
+            awake: Arc::default(),
+            handles: Handles::new(None),
+            listings: Listings::default(),
+            host: "h".into(),
+        }
+    }
+}
+
 /// One path to be tailed, and where its lines go.
 #[derive(Debug, Clone)]
 pub struct Target {

@@ -44,12 +44,13 @@ fn deny(broker: &Broker, world: &World, log: &mut Log, topic: &str) {
     });
 }
 
-/// A line arrives, two are known, and logship is stopped while Kafka is away.
-fn stops_with_unread(broker: &Broker, world: &World, log: &mut Log, config: &Value) {
+/// What is shipped is `one`, two lines more are known, and logship is stopped while Kafka
+/// takes nothing.
+fn stops_with_unread(broker: &Broker, world: &World, log: &mut Log, config: &Value, one: &str) {
     let shipper = world.run(config).start();
-    log.write(["one"]);
+    log.write([one]);
     world.acked("one", 1);
-    broker.pause();
+    broker.fault(Fault::of(Misdeed::Error(29)).on(ApiKey::Produce));
     log.write(["two", "three"]);
     let size = log.size();
     world.status_until("all known", |report| {
@@ -130,10 +131,10 @@ fn what_is_unread_of_a_file_that_is_gone_is_told_after_a_change_of_topic() {
     world.dir("logs");
     let mut log = world.log("logs/app.log");
     let to = |topic: &str| stops_within(&broker, "logs/*.log", topic, "100ms");
-    stops_with_unread(&broker, &world, &mut log, &to("one"));
+    stops_with_unread(&broker, &world, &mut log, &to("one"), "one");
     let size = log.size();
     log.delete();
-    broker.resume();
+    broker.clear_faults();
     let shipper = world.run(&to("two")).start();
     sleep(Duration::from_secs(13));
     let ended = shipper.stop();
@@ -147,9 +148,9 @@ fn what_is_unread_of_a_renamed_file_is_shipped_after_a_change_of_topic() {
     world.dir("logs");
     let mut log = world.log("logs/app.log");
     let to = |topic: &str| stops_within(&broker, "logs/*.log", topic, "100ms");
-    stops_with_unread(&broker, &world, &mut log, &to("one"));
+    stops_with_unread(&broker, &world, &mut log, &to("one"), "one");
     log.rename_to(world.path("logs/app.log.1"));
-    broker.resume();
+    broker.clear_faults();
     let shipper = world.run(&to("two")).start();
     sleep(Duration::from_secs(13));
     shipper.stop();
@@ -370,4 +371,54 @@ fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_told_after_a_stop(
     sleep(Duration::from_secs(3));
     let ended = shipper.stop();
     assert_eq!(ranges(&ended.losses()), [(6, known)]);
+}
+
+/// What is known and not read is cut off while logship is stopped: it went without a word.
+#[test]
+fn what_is_cut_off_the_end_of_a_file_while_logship_is_stopped_is_told() {
+    let one = "x".repeat(4999); // it is the file that it was by more than its head
+    // All that is unread, or a line of it; of a file that has its name still, or another.
+    for (left, name) in [(5000, "app.log"), (5004, "app.log"), (5000, "app.log.1")] {
+        let (broker, world) = (Broker::start(), World::new());
+        let mut log = world.log("app.log");
+        let config = stops_within(&broker, "*.log", "one", "100ms");
+        stops_with_unread(&broker, &world, &mut log, &config, &one);
+        let size = log.size();
+        let writer = log.writer();
+        if name != "app.log" {
+            log.rename_to(world.path(name));
+        }
+        writer.set_len(left).unwrap();
+        broker.clear_faults();
+        let shipper = world.run(&config).start();
+        shipper.says("lost path=");
+        let lines = 1 + usize::from(left == 5004);
+        records(&broker, "one", lines);
+        world.status_until("no lag", |report| report.topics["one"].lag_bytes == 0);
+        let ended = shipper.stop().exits(0);
+        assert_eq!(ranges(&ended.losses()), [(left, size)], "{name}");
+        assert_eq!(values(&broker, "one").len(), lines, "{name}");
+    }
+}
+
+/// ... and what was room only is no loss, and waits for nobody.
+#[test]
+fn room_that_is_given_back_while_logship_is_stopped_is_no_loss() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    let config = to_stdout(json!([source("app.log", "t")]));
+    log.write(["one", "two"]);
+    let at = log.size();
+    let writer = log.writer();
+    writer.set_len(at + 4096).unwrap();
+    let shipper = world.run(&config).start();
+    shipper.delivers(["one", "two"]);
+    world.status_until("no lag", |report| report.topics["t"].lag_bytes == 0);
+    shipper.stop().exits(0);
+    writer.set_len(at).unwrap();
+    let shipper = world.run(&config).start();
+    log.write(["three"]);
+    shipper.delivers(["three"]);
+    let ended = shipper.stop().exits(0);
+    assert_eq!(ranges(&ended.losses()), []);
 }

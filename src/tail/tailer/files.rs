@@ -27,7 +27,7 @@ use super::{End, TURN, Tailer};
 
 /// How often the path is looked at while the file is busy; bounds how late a
 /// rotation is noticed.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Truncated lives that are remembered, to know a copy of one.
 const TRUNCATED_MAX: usize = 8;
 /// How old what the checkpoint says of a file may be when logship is killed, in whole
@@ -168,6 +168,9 @@ impl Tailer {
         }
         check_kind(&meta).map_err(Obstacle::Other)?;
         self.check_generations()?;
+        if self.is_to_change_topic() {
+            return Ok(()); // its position is to be the new topic's
+        }
         let Some(claim) = self.claim(&meta, &path) else {
             if first {
                 self.recover_renamed(Some(&meta))?; // those before it were nobody else's
@@ -308,11 +311,17 @@ impl Tailer {
         Ok(generation)
     }
 
+    /// True when the path is shipped to other topics by now: that order is on its way.
+    fn is_to_change_topic(&self) -> bool {
+        let topics = self.context.wanted.topics(&self.target.path);
+        !topics.is_empty() && !topics.contains(&self.target.job.topic)
+    }
+
     /// What an inode was shipped to while that was wanted of it is for the topic of now.
     pub(super) fn inherit(&self, inode: (u64, u64, Option<u64>)) {
         let (path, topic) = (&self.target.path, &self.target.job.topic);
         let topics = self.context.wanted.topics(path);
-        if !topics.is_empty() {
+        if topics.contains(topic) {
             let ledger = &self.context.ledger;
             let wanted = &self.context.wanted;
             ledger.inherit(path, Some(inode), topic, &topics, &|path, topic| {
@@ -342,8 +351,10 @@ impl Tailer {
                     origin.real = entry.origin.real.clone(); // the link leads elsewhere by now
                 }
                 let flow = Arc::clone(&self.flow);
-                let account = FileLedger::resumed(&entry, origin, flow, meta.len());
-                Ok(self.context.ledger.open(account))
+                let ledger = &self.context.ledger;
+                let account = ledger.open(FileLedger::resumed(&entry, origin, flow));
+                ledger.cut(&account, meta.len());
+                Ok(account)
             }
             known => {
                 log::info!(

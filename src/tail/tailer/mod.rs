@@ -232,6 +232,7 @@ impl Tailer {
             if let Some(end) = self.look_around() {
                 return end;
             }
+            self.declare_gone();
             if let Some(stat) = self.may_give_way() {
                 return End::GaveWay(Box::new(self.sleep(stat)));
             }
@@ -247,7 +248,6 @@ impl Tailer {
                 }
                 Step::Idle => {
                     self.let_go();
-                    self.declare_gone();
                     if let Some(end) = self.end_of_idle() {
                         return end;
                     }
@@ -378,9 +378,9 @@ impl Tailer {
             ..origin.clone()
         };
         let flow = Arc::clone(&self.flow);
-        let account = FileLedger::following(old.ledger(), origin, flow, old.window());
         let job = Arc::clone(&self.target.job);
-        let account = self.context.ledger.open(account);
+        let ledger = &self.context.ledger;
+        let account = ledger.open_after(old.ledger(), origin, flow, old.window());
         Some(Generation::following(old, Some(claim), account, job))
     }
 
@@ -589,5 +589,55 @@ impl Context {
         generation
             .at_end_since()
             .is_some_and(|since| since.elapsed() >= self.options.rotated_grace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::record::Shape;
+    use crate::tail::{Pattern, ReadFrom, Source, WhenFull};
+
+    fn job(topic: &str) -> Arc<Job> {
+        Arc::new(Job {
+            topic: topic.into(),
+            read_from: ReadFrom::Beginning,
+            when_full: WhenFull::Wait,
+            shape: Arc::new(Shape::default()),
+            fence: None,
+        })
+    }
+
+    /// Topics were changed twice, and the tailer has heard of the first change only: it read
+    /// the file from its beginning, for a topic that nobody wants it for.
+    #[test]
+    fn a_file_is_not_opened_for_a_topic_that_is_not_wanted_any_more() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.log");
+        fs::write(&path, "one\n").unwrap();
+        let context = Context::of_nothing();
+        let want = |topic: &str| {
+            let pattern = Pattern::new("*.log", temp.path()).unwrap();
+            let source = Source::new(pattern, job(topic));
+            context.wanted.change(vec![Arc::new(source)]);
+        };
+        want("two");
+        let target = Target {
+            path: path.clone(),
+            job: job("one"),
+            read_from: ReadFrom::Beginning,
+            missing_at: None,
+            named: false,
+        };
+        let registry = &context.registry;
+        let claim = registry.claim_path(&path, &target.job.topic).unwrap();
+        let mut tailer = Tailer::new(context.clone(), target, Arc::new(claim));
+        assert!(tailer.look_around().is_none());
+        assert_eq!(tailer.generations.len(), 0);
+        want("one");
+        thread::sleep(2 * files::LOOK_EVERY);
+        assert!(tailer.look_around().is_none());
+        assert_eq!(tailer.generations.len(), 1);
     }
 }
