@@ -109,7 +109,8 @@ impl Sleeper {
         &self.target.path
     }
 
-    /// True when the path is not what it was, or a file that had it before has grown.
+    /// True when the path is not what it was, a file that had it before has grown, or there
+    /// is nothing left to wait for.
     pub fn is_disturbed(&mut self, listings: &Listings) -> bool {
         let at = SystemTime::now();
         let now = fs::metadata(self.path()).ok().map(|meta| Stat::of(&meta));
@@ -128,7 +129,8 @@ impl Sleeper {
                     true
                 }
             });
-        grown
+        let is_over = now.is_none() && !self.target.named && self.former.is_empty();
+        grown || is_over
     }
 
     /// What a tailer needs to go on: the file that slept, if there was one, is

@@ -422,3 +422,28 @@ fn files_that_were_renamed_and_have_no_successor_give_way_to_others() {
         shipper.stop().exits(0).printed([""; 0]);
     }
 }
+
+/// Its handle is for another file, nothing has its path, and its writer notices the rename
+/// late: what it wrote to the old file was never read.
+#[test]
+fn a_renamed_file_that_gave_its_handle_away_is_listened_to_while_nothing_has_its_path() {
+    let world = World::new();
+    let mut logs = [world.log("a.log"), world.log("b.log")];
+    let config = with_handles(config(json!([source("*.log", "t")])), 1);
+    let mut shipper = world.run(&config).start();
+    logs[0].write(["one"]);
+    logs[1].write(["two"]);
+    shipper.delivers_in_any_order(["one", "two"]);
+    let old = world.path("a.log.1");
+    logs[0].rename_to(&old);
+    shipper.has_open(true, |path| path == old);
+    logs[1].write(["three"]);
+    shipper.delivers(["three"]);
+    shipper.has_open(false, |path| path == old);
+    thread::sleep(Duration::from_secs(1)); // its path is given up by then
+    logs[0].write(["late"]);
+    shipper.delivers(["late"]);
+    fs::remove_file(&old).unwrap();
+    world.status_until("nothing to listen to", |report| report.files.len() == 1);
+    shipper.stop().exits(0).printed([""; 0]);
+}

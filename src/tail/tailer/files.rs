@@ -80,7 +80,8 @@ impl Tailer {
             }
             // It may be between a rename and the next file.
             Obstacle::Missing if gone && !self.target.named => {
-                (self.turn.elapsed() >= GONE_AFTER).then_some(End::Finished)
+                let over = self.turn.elapsed() >= GONE_AFTER && !self.has_former();
+                over.then_some(End::Finished)
             }
             _ => {
                 self.tell(&obstacle);
@@ -129,6 +130,13 @@ impl Tailer {
             oldest.give_up(LossReason::HeldDeleted);
             self.closing.push(oldest.close().0);
         }
+    }
+
+    /// True while a file that had the path is looked at that its writer may go on with.
+    pub(super) fn has_former(&self) -> bool {
+        self.former
+            .as_ref()
+            .is_some_and(|former| !former.is_empty())
     }
 
     pub(super) fn has_all_generations(&self) -> bool {

@@ -419,7 +419,7 @@ impl Tailer {
                 same.then(|| Some(Stat::of(&meta)))
             }
             (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                self.target.named.then_some(None)
+                (self.target.named || self.has_former()).then_some(None)
             }
             _ => None,
         }
