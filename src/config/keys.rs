@@ -264,7 +264,7 @@ pub const KEYS: &[Key] = &[
         SIZE,
         r#""2500000""#,
         r#""8MiB""#,
-        "Bytes of batches under way to a broker, beyond which no other request follows: with the queue it bounds the memory of each producer. From 64KiB to 100MiB.",
+        "Bytes of batches under way to a broker, beyond which no other request follows: with the queue it bounds the memory of each producer. As much for each broker may wait to be tried again; of partitions that take nothing, what is more goes back to the files. From 64KiB to 100MiB.",
     ),
     key(
         "kafka.request_bytes",

@@ -83,6 +83,12 @@ pub trait Client<R> {
     /// connection or the like is missing, it is on its way after this.
     fn ready(&mut self, topic: TopicId, partition: usize, now: Instant) -> bool;
 
+    /// How large the next batch of a partition may be, before compression: one that takes
+    /// none is tried with little. A single record may be larger.
+    fn batch_bytes_max(&self, _topic: TopicId, _partition: usize) -> usize {
+        usize::MAX
+    }
+
     /// Submits the records to a partition that is [`ready`](Client::ready), and leaves
     /// none behind; [`Client::poll`] sends them.
     ///

@@ -126,6 +126,16 @@ impl ErrorCode {
         self.row().map_or(Retry, |row| row.2)
     }
 
+    /// True when an answer to Produce with it says for certain that nothing was appended.
+    /// Most say nothing of that: a leader that waits for its replicas, and is deposed, answers
+    /// NOT_LEADER_OR_FOLLOWER for what is in its log (`DelayedProduce`).
+    pub fn leaves_nothing(self) -> bool {
+        const NOT_ENOUGH_REPLICAS: i16 = 19;
+        const THROTTLING_QUOTA_EXCEEDED: i16 = 89;
+        matches!(self.0, NOT_ENOUGH_REPLICAS | THROTTLING_QUOTA_EXCEEDED)
+            || matches!(self.verdict(), Poison | TopicWaits)
+    }
+
     fn row(self) -> Option<&'static (i16, &'static str, Verdict)> {
         TABLE
             .binary_search_by_key(&self.0, |row| row.0)

@@ -33,7 +33,7 @@ pub use error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 pub use headers::{EncodedHeaders, Headers};
 pub use legacy::{Legacy, MessageBuilder};
 pub use probe::{Check, probe};
-pub use producer::{Notice, Options, Outcome, Producer, TopicId};
+pub use producer::{Notice, Options, Outcome, Producer, Return, TopicId};
 pub use sasl::{Login, Sasl, ScramHash, Secret};
 pub use stats::{Latency, SECONDS, Stats};
 pub use tls::{Identity, Tls};

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, never, select};
 
 use crate::kafka::{
     self, BatchBuilder, Client, Kind, Legacy, MessageBuilder, Notice, Outcome, Producer, Records,
-    TopicId,
+    Return, TopicId,
 };
 use crate::queue::Chunk;
 use crate::record::Partitioning;
@@ -104,7 +104,8 @@ impl KafkaSender {
     fn modern(&self) -> Shipper<Producer<Receipt>> {
         let batch = BatchBuilder::new(self.options.batch_bytes_max, self.options.compression)
             .at_level(self.options.compression_level);
-        let client = Producer::new(self.kafka.clone(), Arc::clone(&self.stats));
+        let client = Producer::new(self.kafka.clone(), Arc::clone(&self.stats))
+            .returning_only(Receipt::can_be_read_again);
         self.shipper(client, batch, self.kafka.may_be_legacy())
     }
 
@@ -296,6 +297,7 @@ impl<C: Client<Receipt>> Shipper<C> {
             if lane.is_empty() {
                 return None;
             }
+            let limit = limit.min(self.client.batch_bytes_max(key.0, partition));
             let receipt = lane.fill(key.1, &mut self.encoder, &mut self.batch, limit);
             if !self.batch.is_empty() {
                 self.client
@@ -352,10 +354,12 @@ impl<C: Client<Receipt>> Shipper<C> {
                 Outcome::Returned {
                     topic,
                     receipts,
-                    too_large,
+                    why,
                 } => {
-                    if let Some((bytes, code)) = too_large {
-                        self.lower_limit(topic, bytes, code);
+                    match why {
+                        Return::Renumbered => {}
+                        Return::TooLarge(bytes, code) => self.lower_limit(topic, bytes, code),
+                        Return::NoRoom => self.hold(topic, &receipts),
                     }
                     // Dropped, their claims go back to the ledger.
                     drop(receipts);
@@ -388,6 +392,20 @@ impl<C: Client<Receipt>> Shipper<C> {
                 error.cause,
                 error.address
             );
+        }
+    }
+
+    /// Their partition takes nothing for now: its lane stalls, so that nobody reads for it.
+    fn hold(&mut self, topic: TopicId, receipts: &[Receipt]) {
+        for receipt in receipts {
+            if receipt.place == Place::Any {
+                continue; // other partitions take it
+            }
+            let lane = self.lanes.entry((topic, receipt.place)).or_default();
+            for claim in &receipt.claims {
+                lane.hold_flow(claim.file().flow());
+            }
+            lane.stall();
         }
     }
 

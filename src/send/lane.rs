@@ -78,6 +78,13 @@ pub struct Encoder {
     first_value: Vec<u8>,
 }
 
+impl Receipt {
+    /// False while a file that was truncated is the only other place where the lines were.
+    pub fn can_be_read_again(&self) -> bool {
+        !self.claims.iter().any(|claim| claim.file().is_gone())
+    }
+}
+
 impl Lane {
     /// Adds a chunk; while stalled, it is given back and its tailer held.
     pub fn push(&mut self, chunk: Chunk, now: Instant) {

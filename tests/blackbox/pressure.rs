@@ -1,6 +1,7 @@
 //! Rotation under pressure: many generations in no time, their writers slow to
 //! notice, while nothing, or not enough, can be delivered.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::broker::Broker;
+use crate::broker::{ApiKey, Broker, Fault, Misdeed};
 use crate::daemon::{config, records, source, to_broker, values};
-use crate::world::{Log, Rotate, Shipper, World};
+use crate::world::{DEADLINE, Log, Rotate, Shipper, World};
 
 /// Twenty rotations in two seconds.
 const GENERATIONS: usize = 20;
@@ -246,4 +247,67 @@ fn a_truncation_behind_a_file_that_waits_is_reported_to_the_byte() {
     assert_eq!(values(&broker, "t"), all);
     let ended = shipper.stop().exits(0);
     assert_eq!(ended.losses().len(), 1);
+}
+
+/// What waited for another try was bounded by nothing: hundreds of partitions whose replicas
+/// were missing kept a whole batch each, for as long as that lasted. What is more than
+/// `in_flight_bytes` goes back to the files, and is sent when the partitions take it.
+#[test]
+fn hundreds_of_partitions_that_take_nothing_cost_little_memory_and_hold_up_nobody() {
+    const FILES: usize = 40;
+    const LINES: usize = 300;
+    /// Of the first file, which is spread over all of the partitions.
+    const SPREAD: usize = 60_000;
+    const MEMORY_MAX: u64 = 48 << 20;
+    let line = |file: usize, line: usize| format!("{file:03} {line:06} {}", "x".repeat(1_000));
+    let lines = |file: usize| if file == 0 { SPREAD } else { LINES };
+    let (broker, world) = (Broker::start(), World::new());
+    broker.create_topic("bad", 300);
+    broker.create_topic("good", 1);
+    let refusing = Fault::of(Misdeed::Error(19)).on(ApiKey::Produce); // NOT_ENOUGH_REPLICAS
+    broker.fault(refusing.topic("bad"));
+    world.dir("bad");
+    for file in 0..FILES {
+        let mut log = world.log(format!("bad/{file:03}.log"));
+        log.write((0..lines(file)).map(|at| line(file, at)));
+    }
+    let mut good = world.log("good.log");
+    let mut spread = source("bad/000.log", "bad");
+    spread["partition"] = json!("spread");
+    let by_file = source("bad/*[1-9].log", "bad");
+    let by_file_too = source("bad/*[1-9]0.log", "bad");
+    let good_source = source("good.log", "good");
+    let mut config = to_broker(&broker, json!([spread, by_file, by_file_too, good_source]));
+    for source in config["sources"].as_array_mut().unwrap() {
+        source["read_from"] = json!("beginning");
+    }
+    config["kafka"]["compression"] = json!("none");
+
+    let shipper = world.run(&config).start();
+    broker.wait_for_requests(ApiKey::Produce, 300, DEADLINE);
+    for at in 1..=20 {
+        good.write([format!("healthy {at}")]);
+        broker.wait_for("good", at, DEADLINE);
+    }
+    let peak = shipper.peak_memory();
+    assert!(peak < MEMORY_MAX, "{} MiB", peak >> 20);
+    assert_eq!(broker.records("bad").len(), 0);
+
+    broker.clear_faults();
+    let expected = (0..FILES).map(lines).sum();
+    let arrived = broker.wait_for("bad", expected, 3 * DEADLINE);
+    assert_eq!(arrived.len(), expected, "lines came twice");
+    let mut last: HashMap<usize, usize> = HashMap::new();
+    let mut seen = HashSet::new();
+    for record in arrived {
+        let value = std::str::from_utf8(&record.value).unwrap();
+        let (file, number) = (value[..3].parse().unwrap(), value[4..10].parse().unwrap());
+        assert!(seen.insert((file, number)), "twice: {}", &value[..10]);
+        let before = last.insert(file, number);
+        let in_order = file == 0 || before < Some(number);
+        assert!(in_order, "{before:?} before {}", &value[..10]);
+    }
+    let peak = shipper.peak_memory();
+    assert!(peak < MEMORY_MAX, "{} MiB", peak >> 20);
+    shipper.stop().exits(0);
 }

@@ -23,7 +23,7 @@ use super::client::{Client, Records};
 use super::codec::Compression;
 use super::connection::spawn;
 use super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
-use super::producer::{Notice, Options, Outcome, TopicId, pause};
+use super::producer::{Notice, Options, Outcome, Return, TopicId, pause};
 use super::stats::Stats;
 pub use messages::MessageBuilder;
 use messages::Messages;
@@ -377,7 +377,7 @@ impl<R> Legacy<R> {
         self.outcomes.push_back(Outcome::Returned {
             topic: id,
             receipts,
-            too_large: None,
+            why: Return::Renumbered,
         });
     }
 
@@ -461,7 +461,7 @@ impl<R> Legacy<R> {
             _ => Outcome::Returned {
                 topic,
                 receipts: vec![batch.receipt],
-                too_large: Some((batch.messages.encoded_bytes(), code)),
+                why: Return::TooLarge(batch.messages.encoded_bytes(), code),
             },
         };
         self.outcomes.push_back(outcome);

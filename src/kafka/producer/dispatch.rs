@@ -96,6 +96,7 @@ impl<R> Producer<R> {
                 .expect("only unsent batches are flushed");
             let batch = &mut partition.batches[at];
             batch.state = BatchState::InFlight;
+            self.waiting_bytes -= batch.bytes.len();
             partition.queued = false;
             sent.push(Sent {
                 topic: id,

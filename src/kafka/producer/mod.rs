@@ -38,6 +38,9 @@ use peer::Peer;
 const EVENTS_MAX: usize = 1_024;
 /// Batch buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 2;
+/// Bytes of a batch that only tries whether a partition takes any, before compression: so
+/// hundreds of partitions that do not cost little.
+const TRIAL_BYTES: usize = 32 << 10;
 
 /// How a [`Producer`] behaves.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +64,8 @@ pub struct Options {
     /// Requests in flight to one broker; more than 5 breaks idempotence (KIP-98).
     pub in_flight_max: usize,
     /// Bytes of batches in flight to one broker, beyond which no other request
-    /// follows; bounds memory.
+    /// follows; bounds memory, and so does this: of what waits to be tried again, there is
+    /// as much for each broker. Partitions that take nothing return what is more.
     pub in_flight_bytes_max: usize,
     /// Bytes of batches in one request; one batch always fits.
     pub request_bytes_max: usize,
@@ -136,9 +140,8 @@ pub enum Outcome<R> {
         topic: TopicId,
         /// What the caller attached.
         receipts: Vec<R>,
-        /// When the first of them, of so many bytes before compression, was refused for
-        /// ever for this reason: make smaller ones, until the culprit stands alone.
-        too_large: Option<(usize, ErrorCode)>,
+        /// Why, and what follows.
+        why: Return,
     },
     /// A single record that the broker will never accept.
     Refused {
@@ -149,6 +152,18 @@ pub enum Outcome<R> {
         /// Why.
         code: ErrorCode,
     },
+}
+
+/// Why batches are returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// Their sequences are of no use any more: they can be sent again as they were.
+    Renumbered,
+    /// The first of them, of so many bytes before compression, was refused for ever for this
+    /// reason: make smaller ones, until the culprit stands alone.
+    TooLarge(usize, ErrorCode),
+    /// Their partition takes none for now, and there is no room to keep them until it does.
+    NoRoom,
 }
 
 /// Changes of state that a person may want to hear of.
@@ -199,6 +214,10 @@ pub struct Producer<R> {
     topic_ids: HashMap<String, TopicId>,
     identity: Identity,
     metadata: Metadata,
+    /// Whether what a receipt stands for can be had again.
+    returnable: fn(&R) -> bool,
+    /// Bytes of batches that are neither in flight nor acknowledged.
+    waiting_bytes: usize,
     /// Batches to be sent, oldest first: topic, partition.
     unsent: VecDeque<(TopicId, usize)>,
     outcomes: VecDeque<Outcome<R>>,
@@ -252,6 +271,8 @@ impl<R> Producer<R> {
                 failures: 0,
                 newest: None,
             },
+            returnable: |_| true,
+            waiting_bytes: 0,
             unsent: VecDeque::new(),
             outcomes: VecDeque::new(),
             notices: VecDeque::new(),
@@ -260,13 +281,20 @@ impl<R> Producer<R> {
         }
     }
 
+    /// Keeps the batches whose receipts are not like this, whatever room they take.
+    #[must_use]
+    pub fn returning_only(mut self, returnable: fn(&R) -> bool) -> Self {
+        self.returnable = returnable;
+        self
+    }
+
     /// Why nothing of this topic gets through, if so.
     pub fn topic_error(&self, topic: TopicId) -> Option<ErrorCode> {
         self.topics[topic.0].error
     }
 
     /// The leader of a partition to which another batch may be submitted.
-    fn usable(&self, topic: TopicId, partition: usize) -> Option<i32> {
+    fn usable(&self, topic: TopicId, partition: usize, now: Instant) -> Option<i32> {
         let topic = &self.topics[topic.0];
         let partition = topic.partitions.get(partition)?;
         let batches_max = if partition.proven {
@@ -278,6 +306,7 @@ impl<R> Producer<R> {
             && !partition.gone
             && !partition.recovering
             && !partition.queued
+            && partition.retry_at.is_none_or(|at| at <= now)
             && partition.batches.len() < batches_max;
         partition.leader.filter(|_| fit)
     }
@@ -300,6 +329,16 @@ impl<R> Producer<R> {
                 false
             }
         }
+    }
+
+    /// What `waiting_bytes` is kept at without counting.
+    fn waiting_bytes_counted(&self) -> usize {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions
+            .flat_map(|partition| &partition.batches)
+            .filter(|batch| batch.state == BatchState::Unsent)
+            .map(|batch| batch.bytes.len())
+            .sum()
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
@@ -371,7 +410,7 @@ impl<R> Client<R> for Producer<R> {
     }
 
     fn ready(&mut self, topic: TopicId, partition: usize, now: Instant) -> bool {
-        let Some(leader) = self.usable(topic, partition) else {
+        let Some(leader) = self.usable(topic, partition, now) else {
             return false;
         };
         let Some(address) = self.nodes.get(&leader).cloned() else {
@@ -382,6 +421,14 @@ impl<R> Client<R> for Producer<R> {
         self.peers[&address].has_room(&self.options, now) && self.give_identity(topic, partition)
     }
 
+    fn batch_bytes_max(&self, topic: TopicId, partition: usize) -> usize {
+        let failing = self.topics[topic.0].partitions[partition].failures > 0;
+        match failing || self.is_crowded() {
+            true => TRIAL_BYTES,
+            false => usize::MAX,
+        }
+    }
+
     fn submit(&mut self, topic: TopicId, partition: usize, builder: &mut BatchBuilder, receipt: R) {
         assert!(!builder.is_empty(), "an empty batch is not sent");
         let recycled = self.spare.pop().unwrap_or_default();
@@ -390,16 +437,20 @@ impl<R> Client<R> for Producer<R> {
         let id = self.last_id;
         let part = &mut self.topics[topic.0].partitions[partition];
         let producer = part.producer.expect("a ready partition has a producer id");
-        let bytes = builder.finish(producer, part.next_sequence, recycled);
+        let sequence = part.next_sequence;
+        let bytes = builder.finish(producer, sequence, recycled);
+        self.waiting_bytes += bytes.len();
         part.next_sequence = next_sequence(part.next_sequence, records);
         part.batches.push_back(Batch {
             id,
             bytes: Arc::new(bytes),
+            sequence,
             records,
             plain_bytes,
             receipt,
             state: BatchState::Unsent,
             poison: None,
+            uncertain: false,
         });
         self.queue(topic, partition);
     }
@@ -429,6 +480,7 @@ impl<R> Client<R> for Producer<R> {
     }
 
     fn poll(&mut self, now: Instant) -> Option<Instant> {
+        debug_assert_eq!(self.waiting_bytes, self.waiting_bytes_counted());
         self.expire(now);
         self.ask(now);
         self.flush(now);

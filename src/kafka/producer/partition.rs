@@ -14,7 +14,7 @@ use super::super::connection::ConnectionId;
 use super::super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 use super::super::wire::{self, Versions};
 use super::peer::{Pending, Request, Sent, take_pending};
-use super::{Notice, Outcome, Producer, SPARE_BUFFERS_MAX, TopicId, pause};
+use super::{Notice, Outcome, Producer, Return, SPARE_BUFFERS_MAX, TopicId, pause};
 
 #[derive(Debug)]
 pub(super) struct Topic<R> {
@@ -60,12 +60,16 @@ pub(super) struct Partition<R> {
 pub(super) struct Batch<R> {
     pub(super) id: u64,
     pub(super) bytes: Arc<Vec<u8>>,
+    /// Of its first record.
+    pub(super) sequence: i32,
     pub(super) records: u32,
     /// Before compression.
     pub(super) plain_bytes: usize,
     pub(super) receipt: R,
     pub(super) state: BatchState,
     pub(super) poison: Option<ErrorCode>,
+    /// An attempt may have left it in the log: it goes out again as it is.
+    pub(super) uncertain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +230,10 @@ impl<R> Producer<R> {
         if let Some(code) = code {
             self.stats.failed(code.name());
         }
-        partition.batches[at].state = BatchState::Unsent;
+        let batch = &mut partition.batches[at];
+        batch.state = BatchState::Unsent;
+        batch.uncertain |= !code.is_some_and(ErrorCode::leaves_nothing);
+        self.waiting_bytes += batch.bytes.len();
         // A gap behind a batch that failed is no trouble of its own: the
         // sequences are broken only when the first batch, alone, hears of it.
         let alone = at == 0 && partition.recovering && !partition.in_flight();
@@ -246,7 +253,7 @@ impl<R> Producer<R> {
             Verdict::Accepted | Verdict::Poison => {}
             Verdict::NewProducer if echo => {}
             Verdict::NewProducer => {
-                self.give_back(sent.topic, sent.partition, None);
+                self.give_back(sent.topic, sent.partition, Return::Renumbered);
                 return;
             }
             Verdict::Retry | Verdict::Refresh => {
@@ -305,12 +312,52 @@ impl<R> Producer<R> {
             return;
         }
         if partition.gone {
-            self.give_back(id, index, None);
+            self.give_back(id, index, Return::Renumbered);
         } else if let Some(code) = partition.batches[0].poison {
             self.set_aside(id, index, code);
         } else if partition.recovering {
-            self.queue(id, index);
+            match self.is_crowded() && self.may_let_go(id, index) {
+                true => self.let_go(id, index),
+                false => self.queue(id, index),
+            }
         }
+    }
+
+    /// True when so much waits to be tried again that it must not become more.
+    pub(super) fn is_crowded(&self) -> bool {
+        let brokers = self.nodes.len().max(1);
+        self.waiting_bytes > self.options.in_flight_bytes_max.saturating_mul(brokers)
+    }
+
+    /// True when none of a partition's batches can be in the log, and its lines can be had
+    /// again.
+    fn may_let_go(&self, id: TopicId, index: usize) -> bool {
+        let mut batches = self.topics[id.0].partitions[index].batches.iter();
+        batches.all(|batch| {
+            batch.state == BatchState::Unsent
+                && !batch.uncertain
+                && (self.returnable)(&batch.receipt)
+        })
+    }
+
+    /// Returns the batches of a partition that takes none, to make room for those that do.
+    /// Nothing of them is in the log, so that their sequences are free again.
+    fn let_go(&mut self, id: TopicId, index: usize) {
+        let partition = &mut self.topics[id.0].partitions[index];
+        partition.recovering = false;
+        partition.failures = partition.failures.max(1); // it is tried with little from now on
+        partition.next_sequence = partition.batches[0].sequence;
+        let batches = partition.batches.drain(..);
+        let receipts = batches.map(|batch| {
+            self.waiting_bytes -= batch.bytes.len();
+            batch.receipt
+        });
+        let receipts = receipts.collect();
+        self.outcomes.push_back(Outcome::Returned {
+            topic: id,
+            receipts,
+            why: Return::NoRoom,
+        });
     }
 
     /// Deals with a batch that is not accepted as it is, everything else of its
@@ -320,27 +367,23 @@ impl<R> Producer<R> {
         let first = &partition.batches[0];
         if first.records > 1 {
             let bytes = first.plain_bytes;
-            self.give_back(id, index, Some((bytes, code)));
+            self.give_back(id, index, Return::TooLarge(bytes, code));
             return;
         }
         if let Some(batch) = partition.batches.pop_front() {
+            self.waiting_bytes -= batch.bytes.len();
             self.outcomes.push_back(Outcome::Refused {
                 topic: id,
                 receipt: batch.receipt,
                 code,
             });
         }
-        self.give_back(id, index, None);
+        self.give_back(id, index, Return::Renumbered);
     }
 
     /// Returns all batches of a partition that are not in the log, none of them
     /// being in flight, and lets it go on with a producer id that is new to it.
-    pub(super) fn give_back(
-        &mut self,
-        id: TopicId,
-        index: usize,
-        too_large: Option<(usize, ErrorCode)>,
-    ) {
+    pub(super) fn give_back(&mut self, id: TopicId, index: usize, why: Return) {
         let partition = &mut self.topics[id.0].partitions[index];
         let acked = |batch: &Batch<R>| batch.state == BatchState::Acked;
         let (acked, returned): (Vec<_>, Vec<_>) = partition.batches.drain(..).partition(acked);
@@ -351,12 +394,16 @@ impl<R> Producer<R> {
             self.outcomes
                 .push_back(Outcome::Acked { topic: id, receipt });
         }
-        let receipts: Vec<R> = returned.into_iter().map(|batch| batch.receipt).collect();
+        let mut receipts = Vec::with_capacity(returned.len());
+        for batch in returned {
+            self.waiting_bytes -= batch.bytes.len();
+            receipts.push(batch.receipt);
+        }
         if !receipts.is_empty() {
             self.outcomes.push_back(Outcome::Returned {
                 topic: id,
                 receipts,
-                too_large,
+                why,
             });
         }
     }
