@@ -435,7 +435,11 @@ fn connect(config: &FileConfig) -> bool {
     if let Sink::Kafka(options) = &config.plan.pool.sink {
         heading("kafka");
         let topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
-        for check in kafka::probe(options, &topics) {
+        let options = kafka::Options {
+            compression: config.plan.pool.send.compression,
+            ..kafka::Options::clone(options)
+        };
+        for check in kafka::probe(&options, &topics) {
             good &= tell(&check.name, &check.outcome);
         }
     }

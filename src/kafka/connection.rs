@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::address::Address;
+use super::codec::Compression;
 use super::error::{Cause, ConnectionError, Stage};
 use super::sasl::Sasl;
 use super::tls::Tls;
@@ -53,6 +54,8 @@ pub struct Dial {
     pub tls: Option<Tls>,
     /// Logging in, if the broker wants it.
     pub sasl: Option<Sasl>,
+    /// The codec that batches come in.
+    pub compression: Compression,
 }
 
 /// Names one attempt at a connection; never used again.
@@ -301,7 +304,7 @@ impl Worker {
             let question = wire::api_versions_request(version, &self.dial.client_id);
             let answer = ask(transport, &question)?;
             match wire::api_versions_response(&answer, version)? {
-                Some(versions) => return Ok(versions),
+                Some(versions) => return self.suits(versions),
                 None if version > 0 => continue,
                 None => break,
             }
@@ -309,6 +312,15 @@ impl Worker {
         Err(Cause::Version(
             "the broker refuses every version of ApiVersions".to_owned(),
         ))
+    }
+
+    /// A broker that does not know our codec would be sent what it, or its consumers, cannot
+    /// read.
+    fn suits(&self, versions: Versions) -> Result<Versions, Cause> {
+        match versions.take(self.dial.compression) {
+            true => Ok(versions),
+            false => Err(Cause::NoZstd(versions.produce)),
+        }
     }
 
     fn log_in(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::tls;
+use super::wire::PRODUCE_ZSTD;
 
 /// Characters of what a broker says that are repeated in a message.
 const QUOTED_CHARS_MAX: usize = 200;
@@ -236,6 +237,9 @@ pub enum Cause {
     /// The broker is older than Kafka 0.11, where record batches began (KIP-98): it knows
     /// Produce up to this version.
     NoRecordBatches(i16),
+    /// The broker is older than Kafka 2.1, where zstd began (KIP-110), and batches come in
+    /// zstd: it knows Produce up to this version.
+    NoZstd(i16),
 }
 
 impl ConnectionError {
@@ -250,7 +254,11 @@ impl ConnectionError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Tls(_) | Cause::Login(_) | Cause::NoLogin | Cause::Mechanism(..)
+            Cause::Tls(_)
+                | Cause::Login(_)
+                | Cause::NoLogin
+                | Cause::Mechanism(..)
+                | Cause::NoZstd(_)
         )
     }
 
@@ -271,6 +279,7 @@ impl ConnectionError {
                 "this listener may be one without TLS, or want a certificate of ours"
             }
             (Stage::Tls, _) => "check that this port is a Kafka listener with TLS",
+            (_, Cause::NoZstd(_)) => "use lz4 or another codec: kafka.compression, --compression",
             (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
             (Stage::Handshake, Cause::NoRecordBatches(_)) => {
                 "set kafka.client to \"legacy\", which knows neither TLS nor SASL"
@@ -329,6 +338,10 @@ impl fmt::Display for Cause {
             Cause::NoRecordBatches(newest) => write!(
                 f,
                 "the broker is older than Kafka 0.11: it knows Produce up to version {newest}"
+            ),
+            Cause::NoZstd(newest) => write!(
+                f,
+                "the broker does not know zstd, which needs Kafka 2.1: it knows Produce up to version {newest}, not {PRODUCE_ZSTD}"
             ),
             Cause::SpeaksTls => f.write_str("the broker speaks TLS"),
             Cause::NoLogin => f.write_str("this listener knows no login"),

@@ -22,6 +22,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use super::address::{self, Address};
 use super::answer::Answer;
 use super::batch::ProducerId;
+use super::codec::Compression;
 use super::error::{Cause, ErrorCode, Verdict, quoted};
 use super::sasl::Secret;
 
@@ -29,7 +30,9 @@ use super::sasl::Secret;
 pub const API_VERSIONS_NEWEST: i16 = 3;
 /// Produce: 3 is the first with record batches (KIP-98), 7 the first with
 /// zstd (KIP-110) and the newest that every Kafka from 2.1 and Redpanda take.
-const PRODUCE: (i16, i16) = (3, 7);
+const PRODUCE: (i16, i16) = (3, PRODUCE_ZSTD);
+/// The first Produce with zstd, of Kafka 2.1.
+pub const PRODUCE_ZSTD: i16 = 7;
 /// Metadata: 4 is the first that can ask for topics to be made;
 /// 9 and later are flexible and tell nothing more that is needed.
 const METADATA: (i16, i16) = (4, 8);
@@ -58,6 +61,13 @@ pub struct Versions {
     pub sasl_authenticate: Option<i16>,
     /// It takes record batches only, as Kafka 4 does, whatever it says of Produce (KIP-896).
     pub batches_only: bool,
+}
+
+impl Versions {
+    /// True when batches may come in this codec.
+    pub fn take(&self, compression: Compression) -> bool {
+        compression != Compression::Zstd || self.produce >= PRODUCE_ZSTD
+    }
 }
 
 /// The bytes of one request, batches shared rather than copied.

@@ -70,6 +70,10 @@ impl KafkaSender {
         notices: Arc<Notices>,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> KafkaSender {
+        let kafka = kafka::Options {
+            compression: options.compression,
+            ..kafka
+        };
         KafkaSender {
             options,
             kafka,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::broker::{ApiKey, Broker, Fault, Misdeed, Record, as_kcat, check_sequence};
-use crate::daemon::{config, source};
+use crate::daemon::{config, source, to_broker};
 use crate::world::{Log, Logship, Rotate, World, numbered};
 
 /// Generous: it is only waited for in full when something is wrong.
@@ -97,6 +97,36 @@ fn every_version_of_produce_that_brokers_speak_will_do() {
         tail(&world, &[&log], &broker).once().run().exits(0);
         check_sequence(numbered(0..100), &broker.records(TOPIC)).assert_exact();
     }
+}
+
+/// Zstd was sent to brokers that do not know it: some refuse each batch, some keep what
+/// their consumers cannot read.
+#[test]
+fn zstd_is_not_sent_to_a_broker_before_2_1_which_is_named() {
+    let broker = Broker::builder().produce_version_max(6).start();
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one"]);
+    let problem = "the broker does not know zstd, which needs Kafka 2.1";
+    let remedy = "use lz4 or another codec: kafka.compression, --compression";
+
+    let zstd = ["--compression", "zstd", "--timeout", "3s"];
+    let ended = tail(&world, &[&log], &broker).once().args(zstd).run();
+    let ended = ended.exits(3).said(problem).said(remedy);
+    let about = ended.stderr.lines().filter(|line| line.contains(problem));
+    assert_eq!(about.count(), 1, "one message:\n{}", ended.stderr);
+    assert_eq!(broker.requests(ApiKey::Produce), 0);
+
+    let mut config = to_broker(&broker, json!([source("app.log", TOPIC)]));
+    config["kafka"]["compression"] = json!("zstd");
+    world.configure(&config);
+    let check = world.logship(["check-config", "--connect"]);
+    let check = check.arg(world.config()).run().exits(1);
+    let told = format!("{}{}", String::from_utf8_lossy(&check.stdout), check.stderr);
+    assert!(told.contains(problem) && told.contains(remedy), "{told}");
+
+    tail(&world, &[&log], &broker).once().run().exits(0);
+    assert_eq!(records(&broker, 1)[0].value, "one");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::address::Address;
 use super::batch::{BatchBuilder, ProducerId, next_sequence};
 use super::client::{Client, Kind};
+use super::codec::Compression;
 use super::connection::{Dial, Event};
 use super::error::{ConnectionError, ErrorCode};
 use super::sasl::Sasl;
@@ -55,6 +56,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Logging in, if the brokers want it.
     pub sasl: Option<Sasl>,
+    /// The codec that batches come in: a broker that does not know it is sent none.
+    pub compression: Compression,
     /// Opening a TCP connection.
     pub connect_timeout: Duration,
     /// All exchanges on a new connection, before the first request.
@@ -88,6 +91,7 @@ impl Options {
             client_id: "logship".to_owned(),
             tls: None,
             sasl: None,
+            compression: Compression::None,
             connect_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -115,6 +119,7 @@ impl Options {
             request_timeout: self.request_timeout,
             tls: self.tls.clone(),
             sasl: self.sasl.clone(),
+            compression: self.compression,
         }
     }
 }
