@@ -220,6 +220,8 @@ pub enum Cause {
     Silence(Duration),
     /// The broker hung up.
     HungUp,
+    /// The broker hung up on a request of this name, after it had answered others.
+    HungUpOn(&'static str),
     /// What came is not what Kafka's protocol says.
     Protocol(String),
     /// What came is TLS, where none was expected.
@@ -306,6 +308,12 @@ impl ConnectionError {
             (Stage::Serving, Cause::HungUp) => {
                 "see the broker's log; a listener with SASL hangs up on who does not log in"
             }
+            (_, Cause::HungUpOn("InitProducerId")) => {
+                "see the broker's log; it answers other requests, so this is no mistake of TLS or login: a proxy may not know idempotent producers"
+            }
+            (_, Cause::HungUpOn(_)) => {
+                "see the broker's log if it stays so; it answers other requests"
+            }
             (Stage::Legacy, Cause::Version(_)) => "leave kafka.client away",
             (Stage::Legacy, Cause::HungUp) => {
                 "see the broker's log; Kafka 4, and listeners with TLS or SASL, hang up on the legacy client"
@@ -334,6 +342,9 @@ impl fmt::Display for Cause {
             Cause::NoAddress => f.write_str("the host name has no address"),
             Cause::Silence(waited) => write!(f, "no answer within {waited:?}"),
             Cause::HungUp => f.write_str("the broker closed the connection"),
+            Cause::HungUpOn(request) => {
+                write!(f, "the broker closed the connection on {request}")
+            }
             Cause::Protocol(what) | Cause::Version(what) | Cause::Login(what) => f.write_str(what),
             Cause::NoRecordBatches(newest) => write!(
                 f,

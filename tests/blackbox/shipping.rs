@@ -822,6 +822,35 @@ fn a_broker_that_says_nothing_is_told_within_ten_seconds() {
     daemon.says("Kafka handshake: no answer within 100ms");
 }
 
+/// Any answer counted as success: it was lost and there again six times a second, and the
+/// hint was at a login.
+#[test]
+fn a_broker_that_hangs_up_on_one_kind_of_request_is_told_once() {
+    for (api, name) in [
+        (ApiKey::InitProducerId, "InitProducerId"),
+        (ApiKey::Produce, "Produce"),
+    ] {
+        let broker = Broker::start();
+        broker.fault(Fault::of(Misdeed::CutBefore).on(api));
+        let world = World::new();
+        let mut log = world.log("app.log");
+        log.write(["one"]);
+        let mut config = to_broker(&broker, json!([source("app.log", TOPIC)]));
+        config["sources"][0]["read_from"] = json!("beginning");
+        config["kafka"]["producers"] = json!(1);
+        let shipper = world.run(&config).start();
+        shipper.says(&format!("the broker closed the connection on {name} ("));
+        broker.wait_for_requests(api, 5, DEADLINE);
+        broker.clear_faults();
+        shipper.says("connected again");
+        assert_eq!(records(&broker, 1).len(), 1);
+        let said = shipper.stop().exits(0).stderr;
+        for what in ["cannot reach broker", "connected again"] {
+            assert_eq!(said.matches(what).count(), 1, "{name} {what}: {said}");
+        }
+    }
+}
+
 /// A well-formed answer that says nothing was taken for a passing trouble, and nothing was
 /// told; and what could be read between those that could not was told as an end of it.
 #[test]

@@ -54,7 +54,8 @@ impl<R> Producer<R> {
         if metadata {
             self.ask_metadata(&address, now);
         }
-        if identity {
+        // One at a time until it has answered: else nobody knows on which one it hangs up.
+        if identity && (self.peers[&address].answers || !self.metadata.asking) {
             self.ask_identity(&address, now);
         }
     }

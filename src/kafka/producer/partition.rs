@@ -137,17 +137,17 @@ impl<R> Producer<R> {
             self.understand(&address, kind, versions, body, now)
         });
         match outcome {
-            Ok(()) => self.reached(id, kind),
+            Ok(()) => self.reached(id, kind, now),
             Err(cause) => {
-                if let Some((_, peer)) = self.owner(id) {
-                    peer.unread = kind;
-                }
                 let error = ConnectionError {
-                    address,
+                    address: address.clone(),
                     stage: Stage::Serving,
                     cause,
                 };
                 self.down(id, error, now);
+                if let Some(peer) = self.peers.get_mut(&address) {
+                    peer.failed_at = kind;
+                }
             }
         }
     }

@@ -3,12 +3,12 @@
 //! What an answer means for a partition is decided in `partition`.
 
 use std::collections::{HashMap, VecDeque};
-use std::mem::Discriminant;
+use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use super::super::address::Address;
 use super::super::connection::{Connection, ConnectionId};
-use super::super::error::{Cause, ConnectionError};
+use super::super::error::{Cause, ConnectionError, Stage};
 use super::super::wire::{self, Versions};
 use super::{Notice, Options, Producer, TopicId, pause};
 
@@ -23,9 +23,12 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
     pub(super) silent_until: Option<Instant>,
-    /// Its last answer to such a request could not be read: nothing else shows that it is
-    /// reached.
-    pub(super) unread: Option<Discriminant<Request>>,
+    /// It has answered a request, on this connection or on one before. A listener that wants
+    /// a login hangs up on the first one.
+    pub(super) answers: bool,
+    /// The last connection ended with such a request, or with an answer to it that could
+    /// not be read: that it answers others does not show that it is reached.
+    pub(super) failed_at: Option<Discriminant<Request>>,
 }
 
 #[derive(Debug)]
@@ -33,8 +36,10 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// `None` while it connects.
     pub(super) versions: Option<Versions>,
-    /// A request was answered. A listener that wants a login hangs up on the first one.
+    /// A request was answered, so that it is reached: and not another one than that which
+    /// the last connection ended with.
     pub(super) serves: bool,
+    pub(super) since: Instant,
     pub(super) pending: VecDeque<Pending>,
     pub(super) correlation: i32,
 }
@@ -59,6 +64,17 @@ pub(super) struct Sent {
     pub(super) topic: TopicId,
     pub(super) partition: usize,
     pub(super) batch: u64,
+}
+
+impl Request {
+    /// Its name in the protocol guide.
+    fn name(&self) -> &'static str {
+        match self {
+            Request::Metadata => "Metadata",
+            Request::InitProducerId => "InitProducerId",
+            Request::Produce { .. } => "Produce",
+        }
+    }
 }
 
 impl Link {
@@ -151,6 +167,7 @@ impl<R> Producer<R> {
             ),
             versions: None,
             serves: false,
+            since: now,
             pending: VecDeque::new(),
             correlation: 0,
         });
@@ -175,24 +192,33 @@ impl<R> Producer<R> {
         }
     }
 
-    /// A request was answered: if it was the first one, the broker is reached.
-    pub(super) fn reached(&mut self, id: ConnectionId, kind: Option<Discriminant<Request>>) {
+    /// A request was answered: the broker is reached, unless the last connection ended with
+    /// one of another kind and this one has not stood for long either.
+    pub(super) fn reached(
+        &mut self,
+        id: ConnectionId,
+        kind: Option<Discriminant<Request>>,
+        now: Instant,
+    ) {
+        let (_, longest) = self.options.backoff;
         let Some((address, peer)) = self.owner(id) else {
             return;
         };
-        peer.unread = peer.unread.filter(|unread| Some(*unread) != kind);
-        let fresh = |link: &&mut Link| !link.serves && peer.unread.is_none();
-        let Some(link) = peer.link.as_mut().filter(fresh) else {
+        let link = peer.link.as_mut().expect("the owner was found by its link");
+        peer.answers = true;
+        let proves = peer.failed_at.is_none() || peer.failed_at == kind;
+        if link.serves || !(proves || now >= link.since + longest) {
             return;
-        };
+        }
         link.serves = true;
+        peer.failed_at = None;
         let address = address.clone();
         (peer.failures, peer.retry_at) = (0, None);
         self.stats.connected();
         self.notices.push_back(Notice::Reached(address));
     }
 
-    pub(super) fn down(&mut self, id: ConnectionId, error: ConnectionError, now: Instant) {
+    pub(super) fn down(&mut self, id: ConnectionId, mut error: ConnectionError, now: Instant) {
         let backoff = self.options.backoff;
         let Some((_, peer)) = self.owner(id) else {
             return;
@@ -201,6 +227,16 @@ impl<R> Producer<R> {
         let idle = link.pending.is_empty() && error.is_hang_up() && link.versions.is_some();
         let stood = link.serves;
         if !idle {
+            let is_same = |pending: &&Pending| Some(discriminant(&pending.kind)) == peer.failed_at;
+            let mut pending = link.pending.iter();
+            // An answer to what went before may be lost with the connection.
+            if let Some(at) = pending.find(is_same).or(link.pending.front()) {
+                peer.failed_at = Some(discriminant(&at.kind));
+                if peer.answers && error.is_hang_up() {
+                    error.cause = Cause::HungUpOn(at.kind.name());
+                }
+            }
+            peer.answers &= error.stage == Stage::Serving; // else it may be another by now
             peer.failures += 1;
             let pause = match error.is_refusal() {
                 true => REFUSED_PAUSE,
@@ -249,5 +285,81 @@ impl<R> Producer<R> {
         for (id, error) in overdue.collect::<Vec<_>>() {
             self.down(id, error, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::super::client::Client;
+    use super::*;
+
+    /// Any answer counted as success: a broker that hangs up on InitProducerId was tried
+    /// again six times a second, and each time it was lost and there again.
+    #[test]
+    fn a_broker_that_hangs_up_on_the_same_request_is_tried_ever_more_slowly() {
+        let address = Address::new("127.0.0.1", 1);
+        let options = Options::new(vec![address.clone()]);
+        let (first, longest) = options.backoff;
+        let mut producer = Producer::<()>::new(options, Arc::default());
+        let mut now = Instant::now();
+        let versions = Versions {
+            produce: 7,
+            metadata: 8,
+            init_producer_id: 1,
+            sasl_authenticate: None,
+            batches_only: false,
+        };
+        let connected = |producer: &mut Producer<()>, now| {
+            producer.connect(&address, now);
+            let id = producer.peers[&address]
+                .link
+                .as_ref()
+                .unwrap()
+                .connection
+                .id();
+            producer.up(id, versions);
+            producer.reached(id, Some(discriminant(&Request::Metadata)), now);
+            producer.ask_identity(&address, now);
+            id
+        };
+        for failures in 1..=8 {
+            let id = connected(&mut producer, now);
+            let error = ConnectionError {
+                address: address.clone(),
+                stage: Stage::Serving,
+                cause: Cause::HungUp,
+            };
+            producer.down(id, error, now);
+            let peer = &producer.peers[&address];
+            assert_eq!(peer.failures, failures);
+            let pause = peer.retry_at.unwrap() - now;
+            let expected = (first * (1 << (failures - 1))).min(longest);
+            assert!(pause >= expected.mul_f64(0.9), "{pause:?} after {failures}");
+            now += pause;
+        }
+        let told: Vec<bool> = producer
+            .notices
+            .drain(..)
+            .map(|notice| match notice {
+                Notice::Reached(_) => true,
+                Notice::Unreachable(error) => {
+                    assert_eq!(
+                        error.cause.to_string(),
+                        "the broker closed the connection on InitProducerId"
+                    );
+                    assert!(!error.hint().contains("SASL"), "{}", error.hint());
+                    false
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, [[true].as_slice(), &[false; 8]].concat());
+
+        let id = connected(&mut producer, now);
+        producer.reached(id, Some(discriminant(&Request::InitProducerId)), now);
+        assert_eq!(producer.peers[&address].failures, 0);
+        assert!(matches!(producer.next_notice(), Some(Notice::Reached(_))));
     }
 }
