@@ -278,14 +278,14 @@ pub const KEYS: &[Key] = &[
         DURATION,
         r#""100ms""#,
         r#""100ms""#,
-        "The pause before something that failed is tried again; it doubles each time, with up to a fifth more or less. There is no limit to how often. From 10ms to 10m.",
+        "The pause before something that failed is tried again; it doubles each time, with up to a tenth more or less. There is no limit to how often. From 10ms to 10m.",
     ),
     key(
         "kafka.retry_backoff_max",
         DURATION,
         r#""2s""#,
         r#""10s""#,
-        "The longest such pause. From 10ms to 10m.",
+        "The longest such pause, which is never exceeded. From 10ms to 10m.",
     ),
     key(
         "kafka.metadata_age_max",

@@ -851,6 +851,26 @@ fn a_broker_that_hangs_up_on_one_kind_of_request_is_told_once() {
     }
 }
 
+/// Each time the batches get a new producer id, and that is told once.
+#[test]
+fn a_broker_that_breaks_every_sequence_for_a_while_is_told_once_and_loses_nothing() {
+    let broker = Broker::start();
+    broker.fault(Fault::of(Misdeed::Error(45)).on(ApiKey::Produce)); // OUT_OF_ORDER_SEQUENCE_NUMBER
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(numbered(0..100));
+    let shipper = tail(&world, &[&log], &broker).start();
+    broker.wait_for_requests(ApiKey::Produce, 8, DEADLINE);
+    broker.clear_faults();
+    shipper.says("produce works again");
+    records(&broker, 100);
+    let said = shipper.stop().exits(0).stderr;
+    check_sequence(numbered(0..100), &broker.records(TOPIC)).assert_exact();
+    for what in ["produce failed, trying again", "produce works again"] {
+        assert_eq!(said.matches(what).count(), 1, "{what}: {said}");
+    }
+}
+
 /// A well-formed answer that says nothing was taken for a passing trouble, and nothing was
 /// told; and what could be read between those that could not was told as an end of it.
 #[test]

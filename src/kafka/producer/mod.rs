@@ -504,13 +504,34 @@ impl<R> Drop for Producer<R> {
     }
 }
 
-/// The pause before attempt `failures` + 1: doubling, with up to a fifth of
-/// jitter so that many producers do not come back in step.
-pub(super) fn pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
-    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let base = doubled.min(longest);
+/// The pause before attempt `failures` + 1: doubling up to the longest.
+pub(super) fn pause(backoff: (Duration, Duration), failures: u32) -> Duration {
     let seed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |time| time.subsec_nanos());
-    base.mul_f64(0.9 + f64::from(seed % 1_000) / 5_000.0)
+    jittered(backoff, failures, seed)
+}
+
+/// A tenth more or less, but never more than the longest, so that many producers do not come
+/// back in step.
+fn jittered((first, longest): (Duration, Duration), failures: u32, seed: u32) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let jitter = 0.9 + f64::from(seed % 1_000) / 5_000.0;
+    doubled.min(longest).mul_f64(jitter).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pause_is_longer_than_the_longest() {
+        let backoff = (Duration::from_millis(100), Duration::from_secs(2));
+        for seed in 0..1_000 {
+            let first = jittered(backoff, 1, seed).as_millis();
+            assert!((90..=110).contains(&first), "{first} ms");
+            let last = jittered(backoff, 40, seed).as_millis();
+            assert!((1_800..=2_000).contains(&last), "{last} ms");
+        }
+    }
 }

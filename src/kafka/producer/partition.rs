@@ -254,6 +254,10 @@ impl<R> Producer<R> {
             Verdict::NewProducer if echo => {}
             Verdict::NewProducer => {
                 self.give_back(sent.topic, sent.partition, Return::Renumbered);
+                // A broker that breaks every sequence must not be asked all the time.
+                let partition = &mut self.topics[sent.topic.0].partitions[sent.partition];
+                partition.failures += 1;
+                partition.retry_at = Some(now + pause(self.options.backoff, partition.failures));
                 return;
             }
             Verdict::Retry | Verdict::Refresh => {
@@ -406,5 +410,66 @@ impl<R> Producer<R> {
                 why,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::client::Client;
+    use super::super::Options;
+    use super::*;
+
+    const OUT_OF_ORDER: ErrorCode = ErrorCode(45);
+
+    /// A producer with one partition that has one batch in flight.
+    fn sending(producer: &mut Producer<()>, now: Instant) -> Sent {
+        let topic = producer.topic("t", now);
+        let partitions = &mut producer.topics[topic.0].partitions;
+        partitions.resize_with(1, Partition::default);
+        partitions[0].leader = Some(1);
+        partitions[0].recovering = true;
+        producer.last_id += 1;
+        partitions[0].batches.push_back(Batch {
+            id: producer.last_id,
+            bytes: Arc::default(),
+            sequence: 0,
+            records: 1,
+            plain_bytes: 1,
+            receipt: (),
+            state: BatchState::InFlight,
+            poison: None,
+            uncertain: false,
+        });
+        Sent {
+            topic,
+            partition: 0,
+            batch: producer.last_id,
+        }
+    }
+
+    /// Batches went round as fast as the broker answered, each time with a new producer id.
+    #[test]
+    fn a_broker_that_breaks_every_sequence_is_asked_ever_more_slowly() {
+        let broker = Address::new("b", 1);
+        let mut producer = Producer::<()>::new(Options::new(Vec::new()), Arc::default());
+        let (first, longest) = producer.options.backoff;
+        let mut now = Instant::now();
+        for failures in 0..8 {
+            let sent = sending(&mut producer, now);
+            producer.settle(&sent, Some((&broker, OUT_OF_ORDER)), now);
+            let returned = producer.next_outcome();
+            assert!(
+                matches!(returned, Some(Outcome::Returned { .. })),
+                "{returned:?}"
+            );
+            assert_eq!(producer.usable(sent.topic, 0, now), None, "at once");
+            now += (first * (1 << failures)).min(longest).mul_f64(0.9) - Duration::from_millis(1);
+            assert_eq!(producer.usable(sent.topic, 0, now), None, "{failures}");
+            now += longest;
+            assert_eq!(producer.usable(sent.topic, 0, now), Some(1));
+        }
+        let sent = sending(&mut producer, now);
+        producer.settle(&sent, Some((&broker, ErrorCode::NONE)), now);
+        assert_eq!(producer.topics[0].partitions[0].failures, 0);
     }
 }
