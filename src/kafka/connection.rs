@@ -241,24 +241,13 @@ impl Worker {
     }
 
     fn connect(&self) -> Result<Ready, Problem> {
-        let addresses = look_up(&self.address)?;
-        self.goes_on(Stage::Tcp);
-        let socket = open_tcp(addresses, self.dial.connect_timeout)?;
-        let deadline = Instant::now() + self.dial.handshake_timeout;
-        let timeout = Some(self.dial.handshake_timeout);
-        let prepared = socket
-            .set_nodelay(true)
-            .and_then(|()| socket.set_write_timeout(timeout))
-            .and_then(|()| socket.try_clone());
-        let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
-        held(&self.progress).socket = Some(clone);
-
-        self.goes_on(Stage::Tls);
-        let mut transport = self
-            .secure(socket, deadline)
-            .map_err(|cause| (Stage::Tls, cause))?;
-        self.goes_on(Stage::Handshake);
-        let shaken = self.shake_hands(&mut transport);
+        let mut transport = self.open_transport()?;
+        let mut shaken = self.shake_hands(&mut transport, &[wire::API_VERSIONS_NEWEST, 0]);
+        if matches!(shaken, Err(Cause::HungUp)) {
+            // Some do so on a version that they do not know, instead of saying it.
+            transport = self.open_transport()?;
+            shaken = self.shake_hands(&mut transport, &[0]);
+        }
         let versions = shaken.map_err(|cause| self.refused(cause))?;
         self.goes_on(Stage::Sasl);
         let logged_in = self.log_in(&mut transport, versions);
@@ -272,6 +261,29 @@ impl Worker {
             versions,
             login,
         })
+    }
+
+    /// A connection, with TLS if that is wanted, on which nothing was asked yet.
+    fn open_transport(&self) -> Result<Transport, Problem> {
+        self.goes_on(Stage::Dns);
+        let addresses = look_up(&self.address)?;
+        self.goes_on(Stage::Tcp);
+        let socket = open_tcp(addresses, self.dial.connect_timeout)?;
+        let deadline = Instant::now() + self.dial.handshake_timeout;
+        let timeout = Some(self.dial.handshake_timeout);
+        let prepared = socket
+            .set_nodelay(true)
+            .and_then(|()| socket.set_write_timeout(timeout))
+            .and_then(|()| socket.try_clone());
+        let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
+        held(&self.progress).socket = Some(clone);
+
+        self.goes_on(Stage::Tls);
+        let transport = self
+            .secure(socket, deadline)
+            .map_err(|cause| (Stage::Tls, cause))?;
+        self.goes_on(Stage::Handshake);
+        Ok(transport)
     }
 
     fn goes_on(&self, stage: Stage) {
@@ -297,10 +309,10 @@ impl Worker {
         Transport::tls(socket, session, deadline).map_err(|error| self.waited(hung_up(error)))
     }
 
-    /// Asks for the API versions; a broker that does not know our version of
+    /// Asks for the API versions in one of these versions; a broker that does not know our version of
     /// the question answers in version 0, and is asked again in that (KIP-511).
-    fn shake_hands(&self, transport: &mut Transport) -> Result<Versions, Cause> {
-        for version in [wire::API_VERSIONS_NEWEST, 0] {
+    fn shake_hands(&self, transport: &mut Transport, asked: &[i16]) -> Result<Versions, Cause> {
+        for &version in asked {
             let question = wire::api_versions_request(version, &self.dial.client_id);
             let answer = ask(transport, &question)?;
             match wire::api_versions_response(&answer, version)? {

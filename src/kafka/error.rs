@@ -3,6 +3,7 @@
 //! One table maps every Kafka error code to one verdict; nothing else in the
 //! client decides whether an error is worth a retry.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -137,6 +138,14 @@ impl ErrorCode {
             || matches!(self.verdict(), Poison | TopicWaits)
     }
 
+    /// Its label in metrics: the name, or `code_N` of one that this client does not know.
+    pub fn label(self) -> Cow<'static, str> {
+        self.row().map_or_else(
+            || format!("code_{}", self.0).into(),
+            |row| Cow::Borrowed(row.1),
+        )
+    }
+
     fn row(self) -> Option<&'static (i16, &'static str, Verdict)> {
         TABLE
             .binary_search_by_key(&self.0, |row| row.0)
@@ -239,6 +248,8 @@ pub enum Cause {
     /// The broker is older than Kafka 0.11, where record batches began (KIP-98): it knows
     /// Produce up to this version.
     NoRecordBatches(i16),
+    /// The broker takes record batches and hands out no producer ids (KIP-98).
+    NoIdempotence,
     /// The broker is older than Kafka 2.1, where zstd began (KIP-110), and batches come in
     /// zstd: it knows Produce up to this version.
     NoZstd(i16),
@@ -260,6 +271,7 @@ impl ConnectionError {
                 | Cause::Login(_)
                 | Cause::NoLogin
                 | Cause::Mechanism(..)
+                | Cause::NoIdempotence
                 | Cause::NoZstd(_)
         )
     }
@@ -281,6 +293,9 @@ impl ConnectionError {
                 "this listener may be one without TLS, or want a certificate of ours"
             }
             (Stage::Tls, _) => "check that this port is a Kafka listener with TLS",
+            (_, Cause::NoIdempotence) => {
+                "allow idempotent producers there, or set kafka.client to \"legacy\", with which lines may come twice and which knows neither TLS nor SASL"
+            }
             (_, Cause::NoZstd(_)) => "use lz4 or another codec: kafka.compression, --compression",
             (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
             (Stage::Handshake, Cause::NoRecordBatches(_)) => {
@@ -349,6 +364,9 @@ impl fmt::Display for Cause {
             Cause::NoRecordBatches(newest) => write!(
                 f,
                 "the broker is older than Kafka 0.11: it knows Produce up to version {newest}"
+            ),
+            Cause::NoIdempotence => f.write_str(
+                "the broker offers no InitProducerId, which Kafka has since 0.11, and logship sends nothing without a producer id",
             ),
             Cause::NoZstd(newest) => write!(
                 f,

@@ -12,6 +12,11 @@ pub const SECONDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
 ];
 
+/// Names of failures that are counted apart, at most.
+const ERRORS_MAX: usize = 100;
+/// What counts all others: a broker must not make labels without end.
+const OTHER_ERRORS: &str = "other";
+
 /// Figures of one producer, or of several that share them.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -45,8 +50,8 @@ impl Stats {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Failures by name: a Kafka error code's, or the step at which a connection
-    /// was lost.
+    /// Failures by name: a Kafka error code's, `code_N` of one that has none here, or the
+    /// step at which a connection was lost; beyond a hundred names, `other`.
     pub fn errors(&self) -> BTreeMap<String, u64> {
         held(&self.errors).clone()
     }
@@ -84,6 +89,8 @@ impl Stats {
 
     pub(super) fn failed(&self, error: &str) {
         let mut errors = held(&self.errors);
+        let known = errors.contains_key(error) || errors.len() < ERRORS_MAX;
+        let error = if known { error } else { OTHER_ERRORS };
         match errors.get_mut(error) {
             Some(count) => *count += 1,
             None => _ = errors.insert(error.to_owned(), 1),
@@ -108,4 +115,24 @@ impl Stats {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::ErrorCode;
+    use super::*;
+
+    /// All unknown codes were one label.
+    #[test]
+    fn unknown_codes_have_labels_of_their_own_and_those_have_an_end() {
+        let stats = Stats::default();
+        for code in [6, 12_345, 6].into_iter().chain(20_000..21_000) {
+            stats.failed(&ErrorCode(code).label());
+        }
+        let errors = stats.errors();
+        assert_eq!(errors["NOT_LEADER_OR_FOLLOWER"], 2);
+        assert_eq!(errors["code_12345"], 1);
+        assert_eq!(errors.len(), ERRORS_MAX + 1);
+        assert_eq!(errors.values().sum::<u64>(), 1_003);
+    }
 }

@@ -478,6 +478,9 @@ pub fn api_versions_response(answer: &[u8], version: i16) -> Result<Option<Versi
     {
         return Err(Cause::NoRecordBatches(*newest));
     }
+    if offer_of(ApiKey::InitProducerId).is_none() {
+        return Err(Cause::NoIdempotence);
+    }
     let shared = |api: ApiKey, ours: (i16, i16)| {
         offer_of(api)
             .filter(|(_, min, max)| *min <= ours.1 && *max >= ours.0)
@@ -775,6 +778,21 @@ mod tests {
             };
             assert_eq!(versions, expected);
         }
+    }
+
+    /// It was told that Kafka 0.11 is needed, by a broker that is newer.
+    #[test]
+    fn a_broker_without_producer_ids_is_told_with_what_it_lacks() {
+        let api = |key: ApiKey, max| {
+            ApiVersion::default()
+                .with_api_key(key as i16)
+                .with_max_version(max)
+        };
+        let response = ApiVersionsResponse::default()
+            .with_api_keys(vec![api(ApiKey::Produce, 7), api(ApiKey::Metadata, 8)]);
+        let answer = [vec![0; 4], encoded(&response, 0)].concat();
+        let refused = api_versions_response(&answer, 0).unwrap_err();
+        assert!(matches!(refused, Cause::NoIdempotence), "{refused:?}");
     }
 
     #[test]

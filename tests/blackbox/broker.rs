@@ -83,6 +83,8 @@ builder! {
     produce_version_max: i16 = 9;
     /// The newest ApiVersions version, from 0 to 4.
     api_versions_max: i16 = 4;
+    /// Whether it hangs up on a newer one, instead of naming what it knows (KIP-511).
+    api_versions_hang_up: bool = false;
     /// Whether a batch without producer id is a violation.
     idempotence_required: bool = true;
 }

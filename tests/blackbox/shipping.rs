@@ -131,12 +131,16 @@ fn zstd_is_not_sent_to_a_broker_before_2_1_which_is_named() {
 
 #[test]
 fn a_broker_that_knows_an_old_handshake_only_is_asked_again() {
-    let broker = Broker::builder().api_versions_max(0).start();
-    let world = World::new();
-    let mut log = world.log("app.log");
-    log.write(["one"]);
-    tail(&world, &[&log], &broker).once().run().exits(0);
-    assert_eq!(records(&broker, 1)[0].value, "one");
+    for hang_up in [false, true] {
+        let broker = Broker::builder().api_versions_max(0);
+        let broker = broker.api_versions_hang_up(hang_up).start();
+        let world = World::new();
+        let mut log = world.log("app.log");
+        log.write(["one"]);
+        let ended = tail(&world, &[&log], &broker).args(["--timeout", "10s"]);
+        ended.once().run().exits(0).never_said("cannot reach");
+        assert_eq!(records(&broker, 1)[0].value, "one");
+    }
 }
 
 #[test]

@@ -387,7 +387,7 @@ impl<R> Legacy<R> {
         if verdict == Verdict::Accepted {
             return self.acked(place);
         }
-        self.stats.failed(code.name());
+        self.stats.failed(&code.label());
         if verdict == Verdict::Poison {
             return self.set_aside(place, code);
         }

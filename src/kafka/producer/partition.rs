@@ -228,7 +228,7 @@ impl<R> Producer<R> {
             return;
         }
         if let Some(code) = code {
-            self.stats.failed(code.name());
+            self.stats.failed(&code.label());
         }
         let batch = &mut partition.batches[at];
         batch.state = BatchState::Unsent;

@@ -216,6 +216,9 @@ impl Cluster {
             correlation: header.correlation_id,
         };
         if api == ApiKey::ApiVersions && version > max {
+            if self.config.api_versions_hang_up {
+                return Ok(Action::AnswerAndClose(Vec::new()));
+            }
             // KIP-511: answered in version 0, with the one row that helps.
             let answer = ApiVersionsResponse::default()
                 .with_error_code(UNSUPPORTED_VERSION)
