@@ -120,6 +120,9 @@ pub struct KafkaReport {
     pub up: bool,
     /// How long none has.
     pub unreachable_seconds: Option<f64>,
+    /// Topics of which nothing was acknowledged although lines are to be sent, and for how
+    /// many seconds.
+    pub waiting_seconds: BTreeMap<String, f64>,
     /// Requests sent.
     pub requests: u64,
     /// Errors by name of the error code, or by stage of a connection.

@@ -559,7 +559,7 @@ pub const KEYS: &[Key] = &[
         DURATION,
         r#""1m""#,
         r#""1m""#,
-        "How long Kafka may be unreachable before /healthz says so. From 100ms to 1day.",
+        "How long Kafka may be unreachable, or acknowledge nothing of a topic whose lines wait, before /healthz and `logship status` say so. From 100ms to 1day.",
     ),
     key(
         "discover_interval",

@@ -2,9 +2,10 @@
 //!
 //! Counters only grow; reading them disturbs nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Upper bounds of the histogram's buckets in seconds; one more is without bound.
@@ -26,6 +27,8 @@ pub struct Stats {
     // Locks and not messages: whoever wants to know asks at any moment.
     errors: Mutex<BTreeMap<String, u64>>,
     reach: Mutex<Reach>,
+    /// By the thread that waits.
+    waiting: Mutex<HashMap<ThreadId, Vec<(String, Instant)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +75,26 @@ impl Stats {
     /// For how long no broker could be reached.
     pub fn unreachable_for(&self) -> Option<Duration> {
         held(&self.reach).lost.map(|since| since.elapsed())
+    }
+
+    /// For how long nothing of a topic was acknowledged although something of it is to be
+    /// sent: the longest that a producer waits.
+    pub fn waiting_for(&self) -> BTreeMap<String, Duration> {
+        let mut longest = BTreeMap::new();
+        for (topic, since) in held(&self.waiting).values().flatten() {
+            let waited = longest.entry(topic.clone()).or_insert(Duration::ZERO);
+            *waited = since.elapsed().max(*waited);
+        }
+        longest
+    }
+
+    /// What the producer of this thread waits for, and since when.
+    pub fn set_waiting(&self, topics: Vec<(String, Instant)>) {
+        let thread = thread::current().id();
+        match topics.is_empty() {
+            true => _ = held(&self.waiting).remove(&thread),
+            false => _ = held(&self.waiting).insert(thread, topics),
+        }
     }
 
     pub(super) fn sent(&self) {

@@ -21,6 +21,7 @@ use crate::text::as_value;
 use crate::thread::{Stop, fault_point};
 
 use super::lane::{Encoder, Lane, Place, Receipt};
+use super::waits::Waits;
 use super::{DeadLetters, Notices, Options};
 
 /// A destination that takes nothing for so long keeps no room in the queue.
@@ -139,6 +140,7 @@ impl KafkaSender {
             batch_limits: HashMap::new(),
             spread_next: HashMap::new(),
             told: self.told.clone(),
+            waits: Waits::new(Arc::clone(&self.stats)),
             draining: false,
             end: End::Done,
         }
@@ -159,6 +161,7 @@ struct Shipper<C: Client<Receipt>> {
     /// The partition after the last one used, of topics that are spread.
     spread_next: HashMap<TopicId, usize>,
     told: Told,
+    waits: Waits,
     draining: bool,
     end: End,
 }
@@ -245,6 +248,9 @@ impl<C: Client<Receipt>> Shipper<C> {
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
+        let queued = self.lanes.keys().map(|(topic, _)| *topic);
+        self.waits
+            .show(queued, |topic| self.client.topic_name(topic), now);
         let due = self.client.poll(now);
         self.settle(now);
         due.map_or(wake, |due| wake.min(due))
@@ -304,6 +310,7 @@ impl<C: Client<Receipt>> Shipper<C> {
             let limit = limit.min(self.client.batch_bytes_max(key.0, partition));
             let receipt = lane.fill(key.1, &mut self.encoder, &mut self.batch, limit);
             if !self.batch.is_empty() {
+                self.waits.submitted(key.0, now);
                 self.client
                     .submit(key.0, partition, &mut self.batch, receipt);
                 self.client.poll(now);
@@ -351,6 +358,7 @@ impl<C: Client<Receipt>> Shipper<C> {
             match outcome {
                 Outcome::Acked { topic, receipt } => {
                     self.raise_limit(topic);
+                    self.waits.settled(topic, now);
                     for claim in receipt.claims {
                         claim.ack();
                     }
@@ -360,6 +368,7 @@ impl<C: Client<Receipt>> Shipper<C> {
                     receipts,
                     why,
                 } => {
+                    self.waits.returned(topic, receipts.len(), now);
                     match why {
                         Return::Renumbered => {}
                         Return::TooLarge(bytes, code) => self.lower_limit(topic, bytes, code),
@@ -460,6 +469,7 @@ impl<C: Client<Receipt>> Shipper<C> {
 
     /// A record that will never be accepted: to the dead letters, and on.
     fn refused(&mut self, topic: TopicId, receipt: Receipt, code: kafka::ErrorCode, now: Instant) {
+        self.waits.settled(topic, now);
         let value = receipt.single.unwrap_or_default();
         for claim in receipt.claims {
             let origin = claim.file().origin();

@@ -11,6 +11,7 @@ mod kafka;
 mod lane;
 mod notices;
 mod stdout;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;

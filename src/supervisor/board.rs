@@ -198,6 +198,8 @@ impl Board {
             unreachable.filter(|seconds| *seconds >= unhealthy_after.as_secs_f64())
         {
             reasons.push(format!("Kafka has been unreachable for {seconds:.0} s"));
+        } else {
+            reasons.extend(unacknowledged(report, unhealthy_after));
         }
         if let Some(refused) = &report.config.last_problem {
             reasons.push(format!("the last reload was refused: {refused}"));
@@ -220,6 +222,19 @@ impl Board {
             reasons,
         }
     }
+}
+
+/// A sentence for each topic whose lines wait, and of which nothing was acknowledged for long.
+fn unacknowledged(report: &Report, unhealthy_after: Duration) -> impl Iterator<Item = String> {
+    let waiting = report.kafka.iter().flat_map(|kafka| &kafka.waiting_seconds);
+    waiting.filter_map(move |(topic, seconds)| {
+        let lag = report.topics.get(topic).map_or(0, |topic| topic.lag_bytes);
+        (lag > 0 && *seconds >= unhealthy_after.as_secs_f64()).then(|| {
+            format!(
+                "nothing of topic '{topic}' has been acknowledged for {seconds:.0} s, and {lag} bytes wait: see the log"
+            )
+        })
+    })
 }
 
 fn config_report(standing: &Standing) -> ConfigReport {
@@ -308,6 +323,11 @@ fn kafka_report(plan: &Plan, stats: Option<&Stats>) -> Option<KafkaReport> {
         brokers: options.bootstrap.iter().map(ToString::to_string).collect(),
         up: stats.is_up(),
         unreachable_seconds: stats.unreachable_for().map(|time| time.as_secs_f64()),
+        waiting_seconds: stats
+            .waiting_for()
+            .into_iter()
+            .map(|(topic, time)| (topic, time.as_secs_f64()))
+            .collect(),
         requests: stats.requests(),
         errors: stats.errors(),
         request_seconds: Histogram {

@@ -180,6 +180,7 @@ fn full() -> Report {
             ..ConfigReport::default()
         },
         kafka: Some(KafkaReport {
+            waiting_seconds: [("a".to_owned(), 1.5)].into(),
             brokers: vec!["kafka1:9092".to_owned()],
             up: true,
             unreachable_seconds: None,

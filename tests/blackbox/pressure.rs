@@ -311,3 +311,40 @@ fn hundreds_of_partitions_that_take_nothing_cost_little_memory_and_hold_up_nobod
     assert!(peak < MEMORY_MAX, "{} MiB", peak >> 20);
     shipper.stop().exits(0);
 }
+
+/// Brokers that answer and take nothing were no reason for anybody to look.
+#[test]
+fn a_topic_of_which_nothing_is_acknowledged_for_long_is_unhealthy_until_it_is() {
+    let (broker, world) = (Broker::start(), World::new());
+    let refusing = Fault::of(Misdeed::Error(19)).on(ApiKey::Produce); // NOT_ENOUGH_REPLICAS
+    broker.fault(refusing.topic("bad"));
+    let mut config = to_broker(
+        &broker,
+        json!([source("a.log", "good"), source("b.log", "bad")]),
+    );
+    config["unhealthy_after"] = json!("1s");
+    let (mut good, mut bad) = (world.log("a.log"), world.log("b.log"));
+    let shipper = world.run(&config).start();
+    bad.write(["waits"]);
+    good.write_raw("acknowledged\nwithout its end");
+    broker.wait_for("good", 1, DEADLINE);
+    let said = world.health(503, DEADLINE);
+    assert!(
+        said.contains("nothing of topic 'bad' has been acknowledged"),
+        "{said}"
+    );
+    assert!(!said.contains("'good'"), "{said}");
+    let status = world.logship(["status", "--state-dir", "state"]).run();
+    let status = String::from_utf8(status.stdout.clone()).unwrap();
+    assert!(
+        status.contains("nothing of topic 'bad' has been"),
+        "{status}"
+    );
+
+    broker.clear_faults();
+    world.health(200, DEADLINE);
+    sleep(Duration::from_millis(1_500)); // a line without its end waits for nobody
+    world.health(200, DEADLINE);
+    broker.wait_for("bad", 1, DEADLINE);
+    shipper.stop();
+}
