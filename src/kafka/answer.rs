@@ -23,7 +23,9 @@ impl<'a> Answer<'a> {
 
     fn garbled(&self) -> Cause {
         let api = self.api;
-        Cause::Protocol(format!("an answer to {api:?} that cannot be read"))
+        Cause::Protocol(format!(
+            "an answer to {api:?} that cannot be read: not Kafka?"
+        ))
     }
 
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], Cause> {
@@ -109,6 +111,14 @@ impl<'a> Answer<'a> {
             self.take(length as usize)?;
         }
         Ok(())
+    }
+
+    /// Nothing may be left.
+    pub fn end(self) -> Result<(), Cause> {
+        match self.rest {
+            [] => Ok(()),
+            _ => Err(self.garbled()),
+        }
     }
 
     fn unsigned_varint(&mut self) -> Result<u32, Cause> {

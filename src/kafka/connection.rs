@@ -270,11 +270,7 @@ impl Worker {
         self.goes_on(Stage::Tcp);
         let socket = open_tcp(addresses, self.dial.connect_timeout)?;
         let deadline = Instant::now() + self.dial.handshake_timeout;
-        let timeout = Some(self.dial.handshake_timeout);
-        let prepared = socket
-            .set_nodelay(true)
-            .and_then(|()| socket.set_write_timeout(timeout))
-            .and_then(|()| socket.try_clone());
+        let prepared = socket.set_nodelay(true).and_then(|()| socket.try_clone());
         let clone = prepared.map_err(|error| (Stage::Tcp, Cause::Io(error)))?;
         held(&self.progress).socket = Some(clone);
 
@@ -355,19 +351,19 @@ impl Worker {
         Ok(Some(login))
     }
 
-    /// A socket's time-out, told as what it was.
     fn waited(&self, cause: Cause) -> Cause {
-        match cause {
-            Cause::Io(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) =>
-            {
-                Cause::Silence(self.dial.handshake_timeout)
-            }
-            other => other,
+        waited(cause, self.dial.handshake_timeout)
+    }
+}
+
+/// A socket's time-out, told as what it was.
+pub(super) fn waited(cause: Cause, timeout: Duration) -> Cause {
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    match cause {
+        Cause::Io(error) if matches!(error.kind(), WouldBlock | TimedOut) => {
+            Cause::Silence(timeout)
         }
+        other => other,
     }
 }
 
@@ -439,7 +435,7 @@ impl Standing {
 }
 
 /// Sends a request and waits for the answer; nothing else is under way.
-fn ask(transport: &mut Transport, frame: &Frame) -> Result<Vec<u8>, Cause> {
+pub(super) fn ask(transport: &mut Transport, frame: &Frame) -> Result<Vec<u8>, Cause> {
     transport.writer.write(frame).map_err(hung_up)?;
     read_answer(&mut transport.reader)
 }
@@ -579,7 +575,7 @@ fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>, Cause> {
 }
 
 /// What an error of the socket, or of TLS in its place, means.
-pub(super) fn hung_up(error: io::Error) -> Cause {
+fn hung_up(error: io::Error) -> Cause {
     let tls = error.get_ref().and_then(|error| error.downcast_ref());
     if let Some(error) = tls {
         return Cause::Tls(rustls::Error::clone(error));

@@ -333,6 +333,9 @@ impl ConnectionError {
             (Stage::Legacy, Cause::HungUp) => {
                 "see the broker's log; Kafka 4, and listeners with TLS or SASL, hang up on the legacy client"
             }
+            (Stage::Legacy, Cause::Protocol(_)) => {
+                "check that this port is a Kafka listener, without TLS, of a broker before Kafka 4"
+            }
             (Stage::Serving | Stage::Legacy, _) => "check the broker's log",
         }
     }

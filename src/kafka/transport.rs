@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
 
@@ -33,7 +33,7 @@ pub struct Reader {
     tls: Option<Decryption>,
 }
 
-/// A socket that may be read until a moment, however the bytes are spread over the time.
+/// A socket that may be used until a moment, however the bytes are spread over the time.
 #[derive(Debug)]
 struct Timed {
     socket: TcpStream,
@@ -43,7 +43,7 @@ struct Timed {
 /// What we say.
 #[derive(Debug)]
 pub struct Writer {
-    socket: TcpStream,
+    socket: Timed,
     tls: Option<Encryption>,
 }
 
@@ -72,10 +72,13 @@ impl Transport {
     pub fn plain(socket: TcpStream, deadline: Instant) -> io::Result<Transport> {
         Ok(Transport {
             reader: Reader {
-                socket: Timed::new(&socket, deadline)?,
+                socket: Timed::new(socket.try_clone()?, deadline),
                 tls: None,
             },
-            writer: Writer { socket, tls: None },
+            writer: Writer {
+                socket: Timed::new(socket, deadline),
+                tls: None,
+            },
         })
     }
 
@@ -88,7 +91,7 @@ impl Transport {
         mut session: ClientConnection,
         deadline: Instant,
     ) -> io::Result<Transport> {
-        let mut timed = Timed::new(&socket, deadline)?;
+        let mut timed = Timed::new(socket.try_clone()?, deadline);
         while session.is_handshaking() {
             session.complete_io(&mut timed)?;
         }
@@ -103,7 +106,7 @@ impl Transport {
                 }),
             },
             writer: Writer {
-                socket,
+                socket: Timed::new(socket, deadline),
                 tls: Some(Encryption {
                     session,
                     ciphertext: Vec::new(),
@@ -112,33 +115,45 @@ impl Transport {
         })
     }
 
+    /// Until when what follows may take.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.reader.socket.deadline = Some(deadline);
+        self.writer.socket.deadline = Some(deadline);
+    }
+
     /// The connection is made: from now on, everything takes the time it takes.
     ///
     /// # Errors
     /// Those of setting a socket's time-outs.
     pub fn lift_deadline(&mut self) -> io::Result<()> {
         self.reader.socket.deadline = None;
-        self.writer.socket.set_read_timeout(None)?;
-        self.writer.socket.set_write_timeout(None)
+        self.writer.socket.deadline = None;
+        self.writer.socket().set_read_timeout(None)?;
+        self.writer.socket().set_write_timeout(None)
     }
 }
 
 impl Timed {
-    fn new(socket: &TcpStream, deadline: Instant) -> io::Result<Timed> {
-        Ok(Timed {
-            socket: socket.try_clone()?,
+    fn new(socket: TcpStream, deadline: Instant) -> Timed {
+        Timed {
+            socket,
             deadline: Some(deadline),
-        })
+        }
+    }
+
+    /// The time that is left; `None` without a deadline.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        match self.deadline.map(left) {
+            Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(left),
+        }
     }
 }
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+        if let Some(left) = self.left()? {
             self.socket.set_read_timeout(Some(left))?;
         }
         self.socket.read(buffer)
@@ -147,7 +162,14 @@ impl Read for Timed {
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.write(bytes)
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
+        if let Some(left) = self.left()? {
+            self.socket.set_write_timeout(Some(left))?;
+        }
+        self.socket.write_vectored(slices)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -217,12 +239,12 @@ impl Writer {
 
     /// The connection itself.
     pub fn socket(&self) -> &TcpStream {
-        &self.socket
+        &self.socket.socket
     }
 }
 
 impl Encryption {
-    fn write(&mut self, frame: &Frame, socket: &mut TcpStream) -> io::Result<()> {
+    fn write(&mut self, frame: &Frame, socket: &mut Timed) -> io::Result<()> {
         for segment in frame.segments() {
             for piece in segment.chunks(CIPHERTEXT_BYTES) {
                 self.encrypt(piece)?;
@@ -243,7 +265,7 @@ impl Encryption {
         Ok(())
     }
 
-    fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+    fn flush(&mut self, socket: &mut Timed) -> io::Result<()> {
         socket.write_all(&self.ciphertext)?;
         self.ciphertext.clear();
         Ok(())
@@ -267,7 +289,6 @@ fn write_all_vectored(writer: &mut impl Write, mut slices: &mut [IoSlice]) -> io
 mod tests {
     use std::net::TcpListener;
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 
@@ -286,14 +307,35 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(200);
         let mut transport = Transport::plain(socket, deadline).unwrap();
         let error = io::copy(&mut transport.reader, &mut io::sink()).unwrap_err();
-        assert!(
-            matches!(
-                error.kind(),
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-            ),
-            "{error}"
-        );
+        assert!(ran_out_of_time(&error), "{error}");
         drop(transport);
         trickles.join().unwrap();
+    }
+
+    fn ran_out_of_time(error: &io::Error) -> bool {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        matches!(error.kind(), TimedOut | WouldBlock)
+    }
+
+    /// A broker that takes a request in small sips kept its writer, and the batch in its
+    /// hands, for ever.
+    #[test]
+    fn a_deadline_ends_a_request_that_is_sipped() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut broker, _) = listener.accept().unwrap();
+        let sips = thread::spawn(move || {
+            let mut sip = [0; 64 << 10];
+            while broker.read(&mut sip).is_ok_and(|read| read > 0) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let mut transport = Transport::plain(socket, deadline).unwrap();
+        let error = transport.writer.write(&Frame::of(vec![0; 64 << 20]));
+        let error = error.unwrap_err();
+        assert!(ran_out_of_time(&error), "{error}");
+        drop(transport);
+        sips.join().unwrap();
     }
 }

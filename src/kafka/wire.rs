@@ -84,7 +84,7 @@ enum Segment {
 }
 
 impl Frame {
-    fn of(bytes: Vec<u8>) -> Frame {
+    pub(super) fn of(bytes: Vec<u8>) -> Frame {
         Frame {
             order: vec![Segment::Small(0..bytes.len())],
             small: bytes,
@@ -118,7 +118,8 @@ pub struct ProducePart<'a> {
 /// Encodes a Produce request with acks=all.
 ///
 /// `parts` are grouped by topic: those of one topic stand side by side.
-/// Versions 3 to 8 share this layout.
+/// Versions 0 to 8 share this layout, but for the transactional id; those before 3 are of
+/// the legacy client.
 pub fn produce_request(
     version: i16,
     correlation: i32,
@@ -126,14 +127,16 @@ pub fn produce_request(
     timeout: Duration,
     parts: &[ProducePart],
 ) -> Frame {
-    debug_assert!((PRODUCE.0..=PRODUCE.1).contains(&version));
+    debug_assert!(version <= PRODUCE.1);
     let mut out = Out::default();
     out.i32(0); // the length, known at the end
     out.i16(ApiKey::Produce as i16);
     out.i16(version);
     out.i32(correlation);
     out.string(client_id);
-    out.i16(-1); // no transactional id
+    if version >= 3 {
+        out.i16(-1); // no transactional id
+    }
     out.i16(-1); // acks=all
     out.i32(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
     let topics = || parts.chunk_by(|a, b| a.topic == b.topic);

@@ -115,9 +115,10 @@ impl KafkaSender {
     }
 
     fn legacy(&self) -> Shipper<Legacy<Receipt>> {
-        let batch = MessageBuilder::new(self.options.batch_bytes_max);
+        let options = &self.options;
+        let batch = MessageBuilder::new(options.batch_bytes_max, options.compression);
         let (kafka, stats) = (self.kafka.clone(), Arc::clone(&self.stats));
-        let client = Legacy::new(kafka, self.options.compression, stats);
+        let client = Legacy::new(kafka, stats);
         self.shipper(client, batch, false)
     }
 

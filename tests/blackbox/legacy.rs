@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::daemon::config;
 use crate::kafka::{Kafka, Topic, Version};
-use crate::world::{Log, Rotate, World, numbered};
+use crate::old_broker::{self, How, Kind, OldBroker, Spite};
+use crate::world::{Log, Rotate, Shipper, World, numbered};
 
 /// A generation of a file that is there for so long is seen.
 const GENERATIONS_APART: Duration = Duration::from_millis(600);
@@ -306,4 +307,261 @@ fn first_seen<'a>(values: impl Iterator<Item = &'a Vec<u8>>) -> Vec<Vec<u8>> {
 
 fn bytes(lines: &[String]) -> Vec<Vec<u8>> {
     lines.iter().map(|line| line.clone().into_bytes()).collect()
+}
+
+/// Memory of the whole process, whatever a broker answers: 64 MiB for an answer, as long
+/// as any that is believed, and as much again for what is kept of it and all else.
+const MEMORY_MAX: u64 = 128 << 20;
+
+/// The crate that the legacy client was made of believed every length and count: one
+/// answer, and the process was aborted for want of memory.
+#[test]
+fn no_answer_of_an_old_broker_ends_the_legacy_client_or_takes_its_memory() {
+    let (world, broker) = (World::new(), OldBroker::start());
+    let mut log = world.log("app.log");
+    let mut shipper = world.run(&to_old(&broker, "legacy")).start();
+    let mut lines = Vec::new();
+    for (name, spite, problem) in hostile(broker.address()) {
+        let more = vec![format!("{name}: one"), format!("{name}: two")];
+        broker.spite(Some(spite));
+        log.write(&more);
+        lines.extend(more);
+        tells(&mut shipper, &name, &problem);
+        broker.spite(None);
+        shipper.waits_for(&format!("the lines after {name}"), |_| {
+            (first_seen(broker.values().iter()) == bytes(&lines)).then_some(())
+        });
+        let peak = shipper.peak_memory();
+        println!("{name}: {} MiB", peak >> 20);
+        assert!(peak < MEMORY_MAX, "{name}: {peak} bytes");
+    }
+    shipper.stop().exits(0);
+}
+
+/// Which client is taken is what a broker says, so a hostile one is asked that first.
+#[test]
+fn no_answer_that_chooses_the_client_ends_it_or_takes_its_memory() {
+    const COUNTS: [u8; 6] = [0, 0, 0x7f, 0xff, 0xff, 0xff];
+    let (world, broker) = (World::new(), OldBroker::start());
+    let lines = ["one".to_owned(), "two".to_owned()];
+    world.log("app.log").write(&lines);
+    let spite = |on, how| broker.spite(Some(Spite { on, how }));
+    spite(Kind::ApiVersions, How::Body(COUNTS.into()));
+    let mut shipper = world.run(&to_old(&broker, "auto")).start();
+    let (address, unreadable) = (broker.address(), "that cannot be read: not Kafka?");
+    let handshake = format!(
+        "cannot reach broker {address}: Kafka handshake: an answer to ApiVersions {unreadable}"
+    );
+    shipper.says(&handshake);
+    spite(Kind::Metadata, How::Body(COUNTS[2..].into()));
+    shipper.says("going on with the legacy client: the broker is older than Kafka 0.11");
+    let metadata = format!(
+        "cannot reach broker {address}: request of the legacy client: an answer to Metadata {unreadable}"
+    );
+    shipper.says(&metadata);
+    broker.spite(None);
+    shipper.waits_for("the lines", |_| {
+        (first_seen(broker.values().iter()) == bytes(&lines)).then_some(())
+    });
+    assert!(shipper.peak_memory() < MEMORY_MAX);
+    shipper.stop().exits(0);
+}
+
+#[test]
+fn check_config_names_an_old_broker_whose_answers_are_none() {
+    let (world, broker) = (World::new(), OldBroker::start());
+    let config = to_old(&broker, "legacy");
+    world.log("app.log").write(["line"]);
+    connects(&world, &config, 0, "topic t: ok (1 partition)");
+    for (name, spite, problem) in hostile(broker.address()) {
+        if spite.on != Kind::Metadata {
+            continue;
+        }
+        broker.spite(Some(spite));
+        let Some((_, problem)) = problem.split_once("request of the legacy client: ") else {
+            continue; // it can be read, and something else is wrong with it
+        };
+        let failed = format!("{}: metadata: FAILED: {problem}", broker.address());
+        println!("{name}: {failed}");
+        connects(&world, &config, 1, &failed);
+    }
+}
+
+/// What it says from now on, once what it said so far is out of the way.
+#[track_caller]
+fn tells(shipper: &mut Shipper, name: &str, text: &str) {
+    let label = format!("'{text}' after {name}");
+    let before = shipper.stderr().matches(text).count();
+    shipper.waits_for(&label, |shipper| {
+        (shipper.stderr().matches(text).count() > before).then_some(())
+    });
+}
+
+fn to_old(broker: &OldBroker, client: &str) -> Value {
+    let mut config = config(json!([{ "path": "app.log", "topic": "t" }]));
+    config["kafka"] = json!({
+        "brokers": [broker.address()],
+        "client": client,
+        "producers": 1,
+        "compression": "none",
+        "linger": "5ms",
+        "retry_backoff": "10ms",
+        "retry_backoff_max": "100ms",
+        "request_timeout": "5s",
+    });
+    config
+}
+
+/// A name, what the broker does, and what logship says of it.
+fn hostile(address: String) -> Vec<(String, Spite, String)> {
+    const COUNT: [u8; 4] = i32::MAX.to_be_bytes();
+    let mut all = Vec::new();
+    let mut add = |name, on: Kind, how, problem: &str| {
+        let told = match problem.starts_with("an answer") {
+            true => {
+                format!("cannot reach broker {address}: request of the legacy client: {problem}")
+            }
+            false => problem.to_owned(),
+        };
+        all.push((format!("{on:?}, {name}"), Spite { on, how }, told));
+    };
+    for (on, api) in [(Kind::Metadata, "Metadata"), (Kind::Produce, "Produce")] {
+        let unreadable = format!("an answer to {api} that cannot be read: not Kafka?");
+        let length = |length: i32| How::Bytes(length.to_be_bytes().to_vec());
+        let bytes_of = |length| format!("an answer of {length} bytes: not Kafka?");
+        add("2 GB", on, length(2_000_000_000), &bytes_of(2_000_000_000));
+        add("a negative length", on, length(-1), &bytes_of(-1));
+        add("a length of nothing", on, length(0), &bytes_of(0));
+        add(
+            "HTTP",
+            on,
+            How::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n".into()),
+            "what answers there speaks HTTP",
+        );
+        add(
+            "a flood of a letter",
+            on,
+            How::Flood(vec![b'A'; 1 << 16]),
+            &bytes_of(0x4141_4141),
+        );
+        // The whole of an answer that is believed, and then more.
+        let mut flood = (64_u32 << 20).to_be_bytes().to_vec();
+        flood.resize(64 << 20, 0x7f);
+        add(
+            "a flood of an answer",
+            on,
+            How::Flood(flood),
+            "an answer to another request: not Kafka?",
+        );
+        add(
+            "another request",
+            on,
+            How::OfAnother(vec![0; 8]),
+            "an answer to another request: not Kafka?",
+        );
+        add(
+            "half an answer",
+            on,
+            How::Half,
+            "the broker closed the connection",
+        );
+        add("nothing behind the id", on, How::Body(vec![]), &unreadable);
+        add("2^31-1 entries", on, How::Body(COUNT.to_vec()), &unreadable);
+        add("0xff", on, How::Body(vec![0xff; 100]), &unreadable);
+        add("0x7f", on, How::Body(vec![0x7f; 60 << 20]), &unreadable);
+    }
+    let topics = |brokers: &[(i32, &str, u16)], topics: &[Vec<u8>]| {
+        let mut body = old_broker::brokers(brokers);
+        body.extend((topics.len() as i32).to_be_bytes());
+        body.extend(topics.concat());
+        How::Body(body)
+    };
+    let one = [(1, "127.0.0.1", 1)];
+    let unreadable = "an answer to Metadata that cannot be read: not Kafka?";
+    let partitions: Vec<(i32, i32)> = (0..100_001).map(|index| (index, 1)).collect();
+    let many = vec![(1, "h", 1); 10_001];
+    let long = "h".repeat(300);
+    let on = Kind::Metadata;
+    add(
+        "a partition out of range",
+        on,
+        topics(&one, &[old_broker::topic_of("t", 1, &[(7, 1)])]),
+        "an answer that names partition 7 of 1: not Kafka?",
+    );
+    add(
+        "a partition below zero",
+        on,
+        topics(&one, &[old_broker::topic_of("t", 1, &[(-1, 1)])]),
+        "an answer that names partition -1 of 1: not Kafka?",
+    );
+    add(
+        "2^31-1 partitions",
+        on,
+        topics(&one, &[old_broker::topic_of("t", i32::MAX, &[(0, 1)])]),
+        unreadable,
+    );
+    add(
+        "too many partitions",
+        on,
+        topics(&one, &[old_broker::topic_of("t", 100_001, &partitions)]),
+        "an answer that names 100001 partitions: not Kafka?",
+    );
+    add(
+        "too many brokers",
+        on,
+        topics(&many, &[]),
+        "an answer that names 10001 brokers: not Kafka?",
+    );
+    add(
+        "a long host",
+        on,
+        topics(&[(1, &long, 1)], &[]),
+        "an answer that names a broker \"hhh",
+    );
+    add(
+        "a host of control characters",
+        on,
+        topics(&[(1, "a\nb", 1)], &[]),
+        "an answer that names a broker \"a\\nb\": not Kafka?",
+    );
+    // A name that is longer than what comes, and one of a negative length.
+    let mut cut = old_broker::brokers(&[]);
+    cut.extend([0, 0, 0, 1, 0, 0, 0x7f, 0xff, b't']);
+    add("a long name", on, How::Body(cut), unreadable);
+    let mut negative = old_broker::brokers(&[]);
+    negative.extend([0, 0, 0, 1, 0, 0, 0xff, 0xf0, 0, 0, 0, 0]);
+    add("a negative name", on, How::Body(negative), unreadable);
+    // What cannot be told from the answer of a large cluster, and is not kept.
+    let mut nameless = old_broker::brokers(&[]);
+    nameless.extend(7_000_000_i32.to_be_bytes());
+    nameless.resize(nameless.len() + 7_000_000 * 8, 0);
+    add(
+        "topics without a name",
+        on,
+        How::Body(nameless),
+        "topic 't' does not take lines",
+    );
+    let all_led = topics(
+        &one,
+        &[old_broker::topic_of("t", 100_000, &partitions[..100_000])],
+    );
+    add(
+        "as many partitions as are believed",
+        on,
+        all_led,
+        "cannot reach broker 127.0.0.1:1: TCP connect",
+    );
+    let other = [
+        &1_i32.to_be_bytes()[..],
+        &old_broker::text("other"),
+        &[0; 4],
+    ]
+    .concat();
+    add(
+        "another topic",
+        Kind::Produce,
+        How::Body(other),
+        "an answer that does not name the partition: not Kafka?",
+    );
+    all
 }

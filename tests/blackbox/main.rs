@@ -10,6 +10,7 @@ mod dice;
 mod etcd;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod kafka;
+mod old_broker;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]
 mod secured;
 #[allow(dead_code, reason = "a kit has more tools than one day's tests use")]

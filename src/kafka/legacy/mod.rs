@@ -1,5 +1,5 @@
 //! The client for brokers that know no record batches, which began with Kafka 0.11
-//! (KIP-98): on the crate `kafka`, which works with brokers from 0.8.2 to 3.9.
+//! (KIP-98): it speaks version 0 of everything, as brokers from 0.8.2 to 3.9 do.
 //!
 //! It sends one batch at a time and writes each until it is acknowledged: at least
 //! once and in order, but without idempotence, so that lines may come twice after a lost
@@ -8,6 +8,7 @@
 //! The order holds because a partition has one batch at most, which is sent again before
 //! anything that follows it.
 
+mod answers;
 mod messages;
 mod probe;
 mod worker;
@@ -20,16 +21,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::address::Address;
 use super::client::{Client, Records};
-use super::codec::Compression;
 use super::connection::spawn;
 use super::error::{Cause, ConnectionError, ErrorCode, Stage, Verdict};
 use super::producer::{Notice, Options, Outcome, Return, TopicId, pause};
 use super::stats::Stats;
+use answers::{Known, Leader};
 pub use messages::MessageBuilder;
 use messages::Messages;
 pub(super) use probe::probe;
 pub use worker::Event;
-use worker::{Command, Leader, Said, Worker};
+use worker::{Command, Said, Worker};
 
 /// Events that may wait. A worker that was let go may add one more.
 const EVENTS_MAX: usize = 64;
@@ -38,7 +39,6 @@ const EVENTS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Legacy<R> {
     options: Options,
-    compression: Compression,
     stats: Arc<Stats>,
     events: (Sender<Event>, Receiver<Event>),
     link: Option<Link>,
@@ -54,7 +54,7 @@ pub struct Legacy<R> {
     unsent: VecDeque<(TopicId, usize)>,
     outcomes: VecDeque<Outcome<R>>,
     notices: VecDeque<Notice>,
-    spare: Option<Messages>,
+    spare: Vec<u8>,
     last_worker: u64,
 }
 
@@ -112,7 +112,7 @@ struct Partition<R> {
 
 #[derive(Debug)]
 struct Batch<R> {
-    messages: Arc<Messages>,
+    messages: Messages,
     receipt: R,
 }
 
@@ -129,12 +129,10 @@ impl<R> Default for Partition<R> {
 }
 
 impl<R> Legacy<R> {
-    /// A client that is connected to nothing yet and counts in `stats`. A codec that old
-    /// brokers do not know becomes snappy.
-    pub fn new(options: Options, compression: Compression, stats: Arc<Stats>) -> Self {
+    /// A client that is connected to nothing yet and counts in `stats`.
+    pub fn new(options: Options, stats: Arc<Stats>) -> Self {
         Legacy {
             options,
-            compression,
             stats,
             events: bounded(EVENTS_MAX),
             link: None,
@@ -147,7 +145,7 @@ impl<R> Legacy<R> {
             unsent: VecDeque::new(),
             outcomes: VecDeque::new(),
             notices: VecDeque::new(),
-            spare: None,
+            spare: Vec::new(),
             last_worker: 0,
         }
     }
@@ -189,11 +187,11 @@ impl<R> Legacy<R> {
         let worker = Worker {
             id: self.last_worker,
             options: self.options.clone(),
-            codec: worker::codec_of(self.compression),
             commands: queue,
             events: self.events.0.clone(),
         };
-        // Not joined: it may block for minutes, and owns nothing anybody waits for.
+        // Not joined: looking up a name cannot be interrupted, and it owns nothing anybody
+        // waits for.
         let name = format!("kafka:{}:legacy", self.last_worker);
         if let Err(error) = spawn(name, move || worker.run()) {
             let error = ConnectionError {
@@ -224,16 +222,7 @@ impl<R> Legacy<R> {
             let names = self.topics.iter().map(|topic| topic.name.clone());
             (Command::Ask(names.collect()), None)
         } else if let Some(place) = self.next_batch(now) {
-            let topic = self.topics[place.0.0].name.clone();
-            let batch = self.partition(place).batch.as_ref();
-            let messages = Arc::clone(&batch.expect("an unsent batch is there").messages);
-            let partition = place.1;
-            let write = Command::Write {
-                topic,
-                partition,
-                messages,
-            };
-            (write, Some(place))
+            (self.write(place), Some(place))
         } else {
             return;
         };
@@ -246,6 +235,18 @@ impl<R> Legacy<R> {
         // When the worker is ending, it says so.
         let _ = link.commands.try_send(command);
         self.stats.sent();
+    }
+
+    fn write(&self, (topic, index): (TopicId, usize)) -> Command {
+        let topic = &self.topics[topic.0];
+        let partition = &topic.partitions[index];
+        let batch = partition.batch.as_ref().expect("an unsent batch is there");
+        Command::Write {
+            leader: partition.leader.clone().expect("it was looked for"),
+            topic: topic.name.clone(),
+            partition: i32::try_from(index).expect("an answer counts in 32 bits"),
+            set: Arc::clone(&batch.messages.set),
+        }
     }
 
     /// Takes out the oldest batch that may be sent now.
@@ -295,15 +296,20 @@ impl<R> Legacy<R> {
     }
 
     /// Takes over what is known of the partitions.
-    fn learn(&mut self, found: Vec<(String, Vec<Leader>)>, now: Instant) {
+    fn learn(&mut self, found: Vec<Known>, now: Instant) {
         let mut complete = true;
-        for (name, leaders) in found {
+        for Known {
+            name,
+            code,
+            leaders,
+        } in found
+        {
             let Some(&id) = self.topic_ids.get(&name) else {
                 continue;
             };
             complete &= !leaders.is_empty() && leaders.iter().all(Option::is_some);
             if leaders.is_empty() {
-                self.topic_is_unknown(id, now);
+                self.topic_is_unknown(id, code, now);
             } else {
                 self.topic_is_known(id, leaders);
             }
@@ -323,8 +329,8 @@ impl<R> Legacy<R> {
     }
 
     /// Metadata in version 0 makes a topic where that is allowed, but for a moment it has
-    /// no partitions. The crate keeps to itself why there are none.
-    fn topic_is_unknown(&mut self, id: TopicId, now: Instant) {
+    /// no partitions.
+    fn topic_is_unknown(&mut self, id: TopicId, code: ErrorCode, now: Instant) {
         let topic = &mut self.topics[id.0];
         for partition in &mut topic.partitions {
             partition.leader = None;
@@ -332,10 +338,8 @@ impl<R> Legacy<R> {
         let since = *topic.unknown_since.get_or_insert(now);
         if !topic.told && now >= since + self.options.creation_grace {
             topic.told = true;
-            self.notices.push_back(Notice::TopicWaits(
-                topic.name.clone(),
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            ));
+            let waits = Notice::TopicWaits(topic.name.clone(), code);
+            self.notices.push_back(waits);
         }
     }
 
@@ -436,9 +440,8 @@ impl<R> Legacy<R> {
             let ready = Notice::TopicReady(topic.name.clone());
             self.notices.push_back(ready);
         }
-        if let Ok(mut messages) = Arc::try_unwrap(batch.messages) {
-            messages.clear();
-            self.spare = Some(messages);
+        if let Ok(set) = Arc::try_unwrap(batch.messages.set) {
+            self.spare = set;
         }
         self.outcomes.push_back(Outcome::Acked {
             topic: place.0,
@@ -452,7 +455,7 @@ impl<R> Legacy<R> {
             return;
         };
         let topic = place.0;
-        let outcome = match batch.messages.len() {
+        let outcome = match batch.messages.count {
             1 => Outcome::Refused {
                 topic,
                 receipt: batch.receipt,
@@ -461,7 +464,7 @@ impl<R> Legacy<R> {
             _ => Outcome::Returned {
                 topic,
                 receipts: vec![batch.receipt],
-                why: Return::TooLarge(batch.messages.encoded_bytes(), code),
+                why: Return::TooLarge(batch.messages.plain_bytes, code),
             },
         };
         self.outcomes.push_back(outcome);
@@ -568,18 +571,15 @@ impl<R> Client<R> for Legacy<R> {
 
     fn submit(&mut self, topic: TopicId, partition: usize, batch: &mut MessageBuilder, receipt: R) {
         assert!(!batch.is_empty(), "an empty batch is not sent");
-        let messages = batch.take(self.spare.take().unwrap_or_default());
-        if messages.lost_headers() {
+        let messages = batch.finish(std::mem::take(&mut self.spare));
+        if messages.lost_headers {
             let name = self.topics[topic.0].name.clone();
             self.notices.push_back(Notice::HeadersLeftAway(name));
         }
         let place = (topic, partition);
         let known = self.partition(place);
         assert!(known.batch.is_none(), "the partition is ready");
-        known.batch = Some(Batch {
-            messages: Arc::new(messages),
-            receipt,
-        });
+        known.batch = Some(Batch { messages, receipt });
         self.unsent.push_back(place);
     }
 
@@ -609,6 +609,7 @@ impl<R> Drop for Legacy<R> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::codec::Compression;
     use super::super::headers::EncodedHeaders;
     use super::*;
 
@@ -626,7 +627,7 @@ mod tests {
             let broker = Address::new("broker", 9092);
             let options = Options::new(vec![broker]);
             let now = Instant::now();
-            let mut client = Legacy::new(options, Compression::None, Arc::default());
+            let mut client = Legacy::new(options, Arc::default());
             for topic in topics {
                 client.topic(topic, now);
             }
@@ -655,7 +656,11 @@ mod tests {
             self.client.metadata.due = Some(self.now);
             self.client.poll(self.now);
             let broker = Address::new("broker", 9092);
-            let leaders = |topic: &Topic<u32>| (topic.name.clone(), vec![Some(broker.clone())]);
+            let leaders = |topic: &Topic<u32>| Known {
+                name: topic.name.clone(),
+                code: ErrorCode::NONE,
+                leaders: vec![Some(broker.clone())],
+            };
             let found = self.client.topics.iter().map(leaders).collect();
             self.command();
             self.says(Said::Leaders(broker.clone(), found));
@@ -687,7 +692,7 @@ mod tests {
         fn submit(&mut self, topic: &str, receipt: u32) {
             let id = self.client.topic(topic, self.now);
             assert!(self.client.ready(id, 0, self.now), "{topic} takes a batch");
-            let mut batch = MessageBuilder::new(1_000);
+            let mut batch = MessageBuilder::new(1_000, Compression::None);
             for _ in 0..receipt {
                 batch.push(0, None, b"line", EncodedHeaders::NONE);
             }
@@ -816,15 +821,21 @@ mod tests {
     #[test]
     fn a_topic_without_partitions_is_told_when_it_stays_so() {
         let mut played = Played::with(&["a"]);
-        let unknown =
-            || Said::Leaders(Address::new("broker", 9092), vec![("a".to_owned(), vec![])]);
+        let unknown = || {
+            let known = Known {
+                name: "a".to_owned(),
+                code: ErrorCode(17), // INVALID_TOPIC_EXCEPTION
+                leaders: vec![],
+            };
+            Said::Leaders(Address::new("broker", 9092), vec![known])
+        };
         played.says(unknown());
         assert!(played.client.next_notice().is_none(), "it may be just made");
         played.now += played.client.options.creation_grace;
         played.says(unknown());
         assert!(matches!(
             played.client.next_notice(),
-            Some(Notice::TopicWaits(..))
+            Some(Notice::TopicWaits(_, ErrorCode(17)))
         ));
         assert!(played.client.next_notice().is_none());
     }

@@ -7,18 +7,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::super::address::Address;
-use super::super::codec::Compression;
 use super::super::connection::{Connection, Event, spawn};
-use super::super::error::{Cause, ConnectionError, Stage};
+use super::super::error::{Cause, ConnectionError, ErrorCode, Stage};
 use super::super::probe::Check;
 use super::super::producer::Options;
-use super::worker::{Command, Leader, Said, Worker, codec_of};
+use super::answers::Known;
+use super::worker::{Command, Said, Worker};
 
 /// Everything about one broker.
 const BROKER_MAX: Duration = Duration::from_secs(10);
-
-/// Topics and the leaders of their partitions.
-type Topics = Vec<(String, Vec<Leader>)>;
 
 /// Tries the brokers one after the other, ten seconds each at most, then the topics.
 pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
@@ -27,7 +24,7 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
     for broker in &options.bootstrap {
         let deadline = Instant::now() + BROKER_MAX;
         let reached = reach(broker, options, deadline);
-        match reached.and_then(|()| ask(broker, options, deadline)) {
+        match reached.and_then(|()| ask(broker, options, topics, deadline)) {
             Ok(found) => {
                 passes(&mut checks, broker, &["DNS lookup", "TCP connect"]);
                 let detail = "with the legacy client".to_owned();
@@ -38,11 +35,8 @@ pub fn probe(options: &Options, topics: &[String]) -> Vec<Check> {
         }
     }
     if let Some(known) = known {
-        let outcomes = topics.iter().map(|topic| {
-            let found = known.iter().find(|(name, _)| name == topic);
-            check(format!("topic {topic}"), leaders(found))
-        });
-        checks.extend(outcomes);
+        let outcome = |topic: &Known| check(format!("topic {}", topic.name), leaders(topic));
+        checks.extend(known.iter().map(outcome));
     }
     checks
 }
@@ -76,8 +70,13 @@ fn reach(broker: &Address, options: &Options, deadline: Instant) -> Result<(), C
     }
 }
 
-/// What a broker knows of all topics.
-fn ask(broker: &Address, options: &Options, deadline: Instant) -> Result<Topics, ConnectionError> {
+/// What a broker knows of the topics.
+fn ask(
+    broker: &Address,
+    options: &Options,
+    topics: &[String],
+    deadline: Instant,
+) -> Result<Vec<Known>, ConnectionError> {
     let (commands, queue) = bounded(1);
     let (events, said) = bounded(2);
     let worker = Worker {
@@ -86,7 +85,6 @@ fn ask(broker: &Address, options: &Options, deadline: Instant) -> Result<Topics,
             bootstrap: vec![broker.clone()],
             ..options.clone()
         },
-        codec: codec_of(Compression::None),
         commands: queue,
         events,
     };
@@ -97,7 +95,7 @@ fn ask(broker: &Address, options: &Options, deadline: Instant) -> Result<Topics,
     };
     spawn("kafka:probe:legacy".to_owned(), move || worker.run())
         .map_err(|error| failed(Stage::Tcp, Cause::Io(error)))?;
-    let _ = commands.try_send(Command::Ask(Vec::new()));
+    let _ = commands.try_send(Command::Look(topics.to_vec()));
     match said.recv_deadline(deadline).map(|event| event.said) {
         Ok(Said::Leaders(_, topics)) => Ok(topics),
         Ok(Said::Down(error)) => Err(error),
@@ -128,15 +126,15 @@ fn fails(checks: &mut Vec<Check>, broker: &Address, error: &ConnectionError) {
     checks.push(check(format!("{broker}: {step}"), Err(problem)));
 }
 
-fn leaders(found: Option<&(String, Vec<Leader>)>) -> Result<String, String> {
-    let Some((_, leaders)) = found else {
-        return Ok(
-            "it does not exist yet, and is made on first use if auto.create.topics.enable is on"
-                .to_owned(),
-        );
-    };
+fn leaders(topic: &Known) -> Result<String, String> {
+    let leaders = &topic.leaders;
     let headless = leaders.iter().filter(|leader| leader.is_none()).count();
     match (leaders.len(), headless) {
+        (0, _) if topic.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Ok(
+            "it does not exist yet, and is made on first use if auto.create.topics.enable is on"
+                .to_owned(),
+        ),
+        (0, _) => Err(topic.code.to_string()),
         (1, 0) => Ok("1 partition".to_owned()),
         (count, 0) => Ok(format!("{count} partitions")),
         (count, headless) => Err(format!(

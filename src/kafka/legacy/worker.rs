@@ -1,43 +1,49 @@
-//! The thread that the crate `kafka` works in: one request at a time, each of which
-//! may block for minutes.
+//! The thread of the legacy client that talks to brokers: one request at a time, each of
+//! which has its time.
 //!
-//! The crate has no time-out that could be set, keeps a connection after it failed, and
-//! trusts every count that a broker sends. So a worker ends with its first failure, and
-//! its owner lets go of one that is silent, waits for none of them, and starts another.
-//! What is asked, and what follows from an answer, is the owner's business.
+//! It ends with its first failure, and its owner lets go of one that is silent, waits for
+//! none of them, and starts another. What is asked, and what follows from an answer, is
+//! the owner's business.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use kafka::client::metadata::Partition;
-use kafka::client::{Compression as Codec, KafkaClient, ProduceMessage, RequiredAcks};
 
 use super::super::address::Address;
-use super::super::codec::Compression;
-use super::super::connection::{hung_up, look_up, open_tcp};
+use super::super::connection::{self, Problem, look_up, open_tcp, waited};
 use super::super::error::{Cause, ConnectionError, ErrorCode, Stage};
 use super::super::producer::Options;
-use super::messages::Messages;
+use super::super::transport::Transport;
+use super::super::wire::{self, Frame, ProducePart, Purpose};
+use super::answers::{self, Known};
+
+/// The version of all requests: brokers speak it from 0.8 to 3.9.
+const VERSION: i16 = 0;
+/// A connection that rested for so long is made anew: brokers close theirs after ten
+/// minutes (`connections.max.idle.ms`).
+const IDLE_MAX: Duration = Duration::from_secs(9 * 60);
 
 /// What a worker is asked to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Ask for the partitions of these topics, which makes them where brokers do that; of
-    /// all that there are, if none is named.
+    /// Ask for the partitions of these topics, which makes them where brokers do that.
     Ask(Vec<String>),
+    /// Ask for all topics, which makes none, to know of these.
+    Look(Vec<String>),
     /// Write a batch.
     Write {
+        /// Who leads the partition.
+        leader: Address,
         /// Topic name.
         topic: String,
         /// Partition index.
-        partition: usize,
-        /// What to write.
-        messages: Arc<Messages>,
+        partition: i32,
+        /// What to write: a message set.
+        set: Arc<Vec<u8>>,
     },
 }
-
-/// The leader of a partition, if there is one.
-pub type Leader = Option<Address>;
 
 /// What a worker says.
 #[derive(Debug)]
@@ -51,9 +57,8 @@ pub struct Event {
 /// The answer to a command.
 #[derive(Debug)]
 pub enum Said {
-    /// For each topic the leaders of its partitions. One of which nothing is known has
-    /// no partitions.
-    Leaders(Address, Vec<(String, Vec<Leader>)>),
+    /// What is known of each topic that was asked for.
+    Leaders(Address, Vec<Known>),
     /// A broker took the batch, or not.
     Written(Address, ErrorCode),
     /// Nobody knows what became of the command, and the worker has ended.
@@ -66,21 +71,10 @@ pub struct Worker {
     pub id: u64,
     /// Brokers, time-outs, client id.
     pub options: Options,
-    /// Codec of batches.
-    pub codec: Codec,
     /// What to do, one after the other.
     pub commands: Receiver<Command>,
     /// Where to tell.
     pub events: Sender<Event>,
-}
-
-/// The codec that the legacy client has in place of one that it has not.
-pub fn codec_of(compression: Compression) -> Codec {
-    match compression {
-        Compression::None => Codec::NONE,
-        Compression::Gzip => Codec::GZIP,
-        Compression::Snappy | Compression::Lz4 | Compression::Zstd => Codec::SNAPPY,
-    }
 }
 
 /// Which broker a worker tries first: each the next one.
@@ -91,15 +85,24 @@ pub fn first_of(worker: u64, brokers: &[Address]) -> usize {
 impl Worker {
     /// Runs until the owner lets go, or something fails.
     pub fn run(self) {
-        let first = first_of(self.id, &self.options.bootstrap);
-        let mut guard = Guard {
-            worker: self.id,
-            address: Some(self.options.bootstrap[first].clone()),
-            events: self.events.clone(),
+        let mut links = Links {
+            options: &self.options,
+            open: HashMap::new(),
+            asked: None,
+            correlation: 0,
         };
-        let mut link = None;
         for command in &self.commands {
-            let said = self.serve(command, &mut link);
+            let said = match command {
+                Command::Ask(topics) => links.ask(self.id, topics.clone(), topics),
+                Command::Look(topics) => links.ask(self.id, Vec::new(), topics),
+                Command::Write {
+                    leader,
+                    topic,
+                    partition,
+                    set,
+                } => links.write(leader, &topic, partition, set),
+            };
+            let said = said.unwrap_or_else(Said::Down);
             let over = matches!(said, Said::Down(_));
             let _ = self.events.send(Event {
                 worker: self.id,
@@ -109,169 +112,148 @@ impl Worker {
                 break;
             }
         }
-        guard.address = None;
-    }
-
-    fn serve(&self, command: Command, link: &mut Option<Link>) -> Said {
-        let link = match link {
-            Some(link) => link,
-            None => match self.connect() {
-                Ok(connected) => link.insert(connected),
-                Err(error) => return Said::Down(error),
-            },
-        };
-        match command {
-            Command::Ask(topics) => link.ask(topics),
-            Command::Write {
-                topic,
-                partition,
-                messages,
-            } => link.write(&topic, partition, &messages, &self.options),
-        }
-    }
-
-    /// Finds a broker that can be reached. The crate opens a connection of its own
-    /// afterwards, but it neither keeps to a time-out nor says why it could not.
-    fn connect(&self) -> Result<Link, ConnectionError> {
-        let brokers = &self.options.bootstrap;
-        let first = first_of(self.id, brokers);
-        let mut failed = None;
-        for address in brokers[first..].iter().chain(&brokers[..first]) {
-            let opened = look_up(address)
-                .and_then(|addresses| open_tcp(addresses, self.options.connect_timeout));
-            match opened {
-                Ok(_) => {
-                    let mut client = KafkaClient::new(vec![address.to_string()]);
-                    client.set_client_id(self.options.client_id.clone());
-                    client.set_compression(self.codec);
-                    return Ok(Link {
-                        client,
-                        address: address.clone(),
-                    });
-                }
-                Err(problem) => failed = Some((address.clone(), problem)),
-            }
-        }
-        let (address, (stage, cause)) = failed.expect("there is at least one broker");
-        Err(ConnectionError {
-            address,
-            stage,
-            cause,
-        })
     }
 }
 
-/// The crate's client, and the broker it was begun with.
+/// Connections to brokers.
+struct Links<'a> {
+    options: &'a Options,
+    open: HashMap<Address, Link>,
+    /// The broker that is asked for leaders.
+    asked: Option<Address>,
+    /// Of the last request.
+    correlation: i32,
+}
+
 struct Link {
-    client: KafkaClient,
-    address: Address,
+    transport: Transport,
+    used: Instant,
 }
 
-impl Link {
-    fn ask(&mut self, mut topics: Vec<String>) -> Said {
-        if let Err(error) = self.client.load_metadata(&topics) {
-            return down(self.address.clone(), error);
-        }
-        let known = self.client.topics();
-        if topics.is_empty() {
-            topics = known.names().map(str::to_owned).collect();
-        }
-        let found = topics.into_iter().map(|topic| {
-            let partitions = known.partitions(&topic);
-            let all = partitions.iter().flat_map(|partitions| partitions.iter());
-            let leaders = all.map(|partition| address_of(&partition)).collect();
-            (topic, leaders)
-        });
-        Said::Leaders(self.address.clone(), found.collect())
+impl Links<'_> {
+    /// Asks for some topics, or all of them, what is known of those that are `wanted`.
+    fn ask(
+        &mut self,
+        worker: u64,
+        topics: Vec<String>,
+        wanted: Vec<String>,
+    ) -> Result<Said, ConnectionError> {
+        let address = match &self.asked {
+            Some(address) => address.clone(),
+            None => self.reach_one(worker)?,
+        };
+        let correlation = self.next_correlation();
+        let frame = wire::metadata_request(
+            VERSION,
+            correlation,
+            &self.options.client_id,
+            topics.iter().map(String::as_str),
+            Purpose::Producing,
+        );
+        self.exchange(&address, &frame)
+            .and_then(|answer| answers::metadata(&answer, wanted).map_err(of_request))
+            .map(|known| Said::Leaders(address.clone(), known))
+            .map_err(|problem| at(address, problem))
     }
 
     fn write(
         &mut self,
+        leader: Address,
         topic: &str,
-        partition: usize,
-        messages: &Messages,
-        options: &Options,
-    ) -> Said {
-        let index = i32::try_from(partition).unwrap_or(-1);
-        let leader = self.leader_of(topic, index);
-        let leader = leader.unwrap_or_else(|| self.address.clone());
-        // An empty line is an empty value: without `Some` it would be null.
-        let all = messages
-            .iter()
-            .map(|(key, value)| ProduceMessage::new(topic, index, key, Some(value)));
-        // The broker gives up first, so that it is the one to say why.
-        let patience = options.request_timeout / 2;
-        let written = self
-            .client
-            .produce_messages(RequiredAcks::All, patience, all);
-        let confirms = match written {
-            Ok(confirms) => confirms,
-            Err(kafka::Error::Kafka(code)) => {
-                return Said::Written(leader, ErrorCode(code as i16));
-            }
-            Err(error) => return down(leader, error),
+        partition: i32,
+        set: Arc<Vec<u8>>,
+    ) -> Result<Said, ConnectionError> {
+        let part = ProducePart {
+            topic,
+            partition,
+            batch: set,
         };
-        let ours = confirms
-            .into_iter()
-            .filter(|confirm| confirm.topic == topic)
-            .flat_map(|confirm| confirm.partition_confirms)
-            .find(|confirm| confirm.partition == index);
-        match ours.map(|confirm| confirm.offset) {
-            Some(Ok(_)) => Said::Written(leader, ErrorCode::NONE),
-            Some(Err(code)) => Said::Written(leader, ErrorCode(code as i16)),
-            None => {
-                let problem = "an answer that does not name the partition".to_owned();
-                failed(leader, Cause::Protocol(problem))
+        let correlation = self.next_correlation();
+        // The broker gives up first, so that it is the one to say why.
+        let patience = self.options.request_timeout / 2;
+        let client_id = &self.options.client_id;
+        let frame = wire::produce_request(VERSION, correlation, client_id, patience, &[part]);
+        self.exchange(&leader, &frame)
+            .and_then(|answer| answers::written(&answer, topic, partition).map_err(of_request))
+            .map(|code| Said::Written(leader.clone(), code))
+            .map_err(|problem| at(leader, problem))
+    }
+
+    fn next_correlation(&mut self) -> i32 {
+        self.correlation = self.correlation.wrapping_add(1);
+        self.correlation
+    }
+
+    /// Finds one of the brokers that are named which can be reached.
+    fn reach_one(&mut self, worker: u64) -> Result<Address, ConnectionError> {
+        let brokers = &self.options.bootstrap;
+        let first = first_of(worker, brokers);
+        let mut failed = None;
+        for address in brokers[first..].iter().chain(&brokers[..first]) {
+            match self.link(address) {
+                Ok(_) => {
+                    self.asked = Some(address.clone());
+                    return Ok(address.clone());
+                }
+                Err(problem) => failed = Some(at(address.clone(), problem)),
             }
         }
+        Err(failed.expect("there is at least one broker"))
     }
 
-    /// The broker that a partition is written to, as far as it is known.
-    fn leader_of(&self, topic: &str, partition: i32) -> Leader {
-        let known = self.client.topics();
-        let partitions = known.partitions(topic)?;
-        address_of(&partitions.partition(partition)?)
-    }
-}
-
-fn address_of(partition: &Partition) -> Leader {
-    let (host, port) = partition.leader()?.host().rsplit_once(':')?;
-    Some(Address::new(host, port.parse().ok()?))
-}
-
-fn down(address: Address, error: kafka::Error) -> Said {
-    let cause = match error {
-        kafka::Error::Io(error) => hung_up(error),
-        kafka::Error::NoHostReachable => Cause::HungUp,
-        other => Cause::Protocol(other.to_string()),
-    };
-    failed(address, cause)
-}
-
-fn failed(address: Address, cause: Cause) -> Said {
-    Said::Down(ConnectionError {
-        address,
-        stage: Stage::Legacy,
-        cause,
-    })
-}
-
-/// Says so when the crate panics, as it may over an answer that is none of Kafka's.
-struct Guard {
-    worker: u64,
-    /// A broker to name; `None` when there is nothing to say.
-    address: Option<Address>,
-    events: Sender<Event>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(address) = self.address.take() {
-            let problem = "an answer that cannot be read: not Kafka?".to_owned();
-            let _ = self.events.send(Event {
-                worker: self.worker,
-                said: failed(address, Cause::Protocol(problem)),
-            });
+    /// Sends a request and waits for the body of its answer, so long at most.
+    fn exchange(&mut self, address: &Address, frame: &Frame) -> Result<Vec<u8>, Problem> {
+        let (correlation, timeout) = (self.correlation, self.options.request_timeout);
+        let link = self.link(address)?;
+        let deadline = link.used + timeout;
+        let transport = &mut link.transport;
+        transport.set_deadline(deadline);
+        let mut answer = connection::ask(transport, frame)
+            .map_err(|cause| of_request(waited(cause, timeout)))?;
+        let (of, _) = wire::split_correlation(&answer).map_err(of_request)?;
+        if of != correlation {
+            let problem = "an answer to another request: not Kafka?".to_owned();
+            return Err(of_request(Cause::Protocol(problem)));
         }
+        answer.drain(..size_of_val(&of));
+        Ok(answer)
+    }
+
+    /// The connection to a broker, made if there is none.
+    fn link(&mut self, address: &Address) -> Result<&mut Link, Problem> {
+        let now = Instant::now();
+        self.open.retain(|_, link| link.used + IDLE_MAX > now);
+        if !self.open.contains_key(address) {
+            let transport = self.connect(address)?;
+            let link = Link {
+                transport,
+                used: now,
+            };
+            self.open.insert(address.clone(), link);
+        }
+        let link = self.open.get_mut(address).expect("it is there now");
+        link.used = Instant::now();
+        Ok(link)
+    }
+
+    fn connect(&self, address: &Address) -> Result<Transport, Problem> {
+        let socket = open_tcp(look_up(address)?, self.options.connect_timeout)?;
+        let deadline = Instant::now() + self.options.request_timeout;
+        socket
+            .set_nodelay(true)
+            .and_then(|()| Transport::plain(socket, deadline))
+            .map_err(|error| (Stage::Tcp, Cause::Io(error)))
+    }
+}
+
+fn of_request(cause: Cause) -> Problem {
+    (Stage::Legacy, cause)
+}
+
+fn at(address: Address, (stage, cause): Problem) -> ConnectionError {
+    ConnectionError {
+        address,
+        stage,
+        cause,
     }
 }
