@@ -180,7 +180,8 @@ pub const KEYS: &[Key] = &[
         "Which client writes to the brokers. \"modern\" is logship's own, for Kafka 0.11 and newer: idempotent, so that no line comes twice. \"legacy\" is for brokers \
          from 0.8.2 to 3.9: lines are sent until they are acknowledged and keep their order, but after a lost connection some may come twice, and there are no headers, \
          no times of records, no lz4, no zstd, neither TLS nor SASL. \"auto\" is modern, and changes to legacy where a broker says that it is older than 0.11: lz4 and zstd then \
-         become snappy, and headers are left away. A broker before 0.10 cannot say so but hangs up: set \"legacy\" for it.",
+         become snappy, and headers are left away. A broker before 0.10 cannot say so but hangs up: set \"legacy\" for it. handshake_timeout, in_flight_requests, \
+         in_flight_bytes and request_bytes have no effect with it.",
     ),
     key(
         "kafka.client_id",

@@ -10,6 +10,7 @@ mod file;
 mod follow;
 mod keep;
 pub mod keys;
+mod legacy;
 mod object;
 mod pem;
 mod plan;

@@ -943,6 +943,54 @@ fn what_had_better_be_looked_at_is_a_warning() {
     assert_eq!(lines, expected);
 }
 
+/// They were taken in silence, and whoever had set them to save memory or time did not
+/// have what they set.
+#[test]
+fn what_the_legacy_client_does_not_look_at_is_told_by_name() {
+    let world = World::new();
+    world.log("a.log").write(["x"]);
+    let text = |client: &str| {
+        format!(
+            r#"{{
+  "state_dir": "state",
+  "sources": [{{"path": "a.log", "topic": "a"}}],
+  "kafka": {{
+    "brokers": ["127.0.0.1:1"], "client": "{client}",
+    "handshake_timeout": "1s",
+    "in_flight_requests": 1,
+    "in_flight_bytes": "1MiB",
+    "request_bytes": "1MiB",
+    "connect_timeout": "1s", "request_timeout": "1s", "retry_backoff": "50ms", "retry_backoff_max": "1s",
+    "metadata_age_max": "1m", "linger": "5ms", "batch_bytes": "64KiB", "producers": 1, "client_id": "x"
+  }}
+}}"#
+        )
+    };
+    const ONE: &str =
+        "has no effect with the legacy client, which sends one batch at a time: leave it away";
+    let expected = [
+        "6:26: warning: kafka.handshake_timeout: has no effect with the legacy client, which has no handshake: leave it away".to_owned(),
+        format!("7:27: warning: kafka.in_flight_requests: {ONE}"),
+        format!("8:24: warning: kafka.in_flight_bytes: {ONE}"),
+        format!("9:22: warning: kafka.request_bytes: {ONE}"),
+    ];
+    let ended = check(&world, "c.json", text("legacy")).exits(0);
+    let expected_lines: Vec<String> = expected
+        .iter()
+        .map(|line| format!("c.json:{line}"))
+        .collect();
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), expected_lines);
+    assert_eq!(check(&world, "c.json", text("auto")).exits(0).stderr, "");
+
+    fs::write(world.path("c.json"), text("legacy")).unwrap();
+    let shipper = world.logship(["run", "--config", "c.json"]).start();
+    shipper.says(&format!("kafka.request_bytes: {ONE}"));
+    // A default that is written out changes nothing, and is no reason for a word.
+    let text = r#"{"sources": [{"path": "a.log", "topic": "a"}],
+ "kafka": {"brokers": ["127.0.0.1:1"], "client": "legacy", "in_flight_requests": 5, "handshake_timeout": "5s"}}"#;
+    assert_eq!(check(&world, "c.json", text).exits(0).stderr, "");
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_a_warning() {
     let world = World::new();

@@ -6,6 +6,7 @@ use crate::kafka::{Address, Compression, Kind, Options, Secret};
 
 use super::super::Sink;
 use super::super::document::{Content, Entry, Spot};
+use super::super::legacy::{self, Lacking};
 use super::super::object::{Found, Object, Report, shorten};
 use super::super::security::{
     self, MECHANISMS, PROTOCOLS, Said, SaslRequest, SecurityRequest, Setting, TlsRequest,
@@ -20,8 +21,6 @@ const REQUEST_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=100 << 20;
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=64 << 20;
 /// What a broker takes by default (`message.max.bytes`), for one batch.
 const BROKER_BYTES_MAX: usize = 1_048_588;
-/// The codec of batches for old brokers: all of them know it.
-const LEGACY_COMPRESSION: Compression = Compression::Snappy;
 /// Longest client id, the limit of names in Kafka.
 const CLIENT_ID_BYTES_MAX: usize = 249;
 
@@ -89,10 +88,10 @@ pub fn lower(root: &Object, files: &mut Files, report: &mut Report) -> Lowered {
     secure(&kafka, &mut options, files, report);
     let compression = kafka.choice("compression", COMPRESSION, report);
     if options.client == Kind::Legacy {
-        refuse_for_legacy(&kafka, &options, compression, report);
+        lower_to_legacy(&kafka, &options, compression, report);
     }
     let compression =
-        compression.or((options.client == Kind::Legacy).then_some(LEGACY_COMPRESSION));
+        compression.or((options.client == Kind::Legacy).then_some(legacy::COMPRESSION));
     Lowered {
         sink: Sink::Kafka(Box::new(options)),
         producers: kafka.number("producers", 1..=64, report),
@@ -162,39 +161,32 @@ pub fn level_problem(compression: Compression, level: i32) -> Option<String> {
     }
 }
 
-/// What brokers before Kafka 0.11, or the client for them, cannot do.
-fn refuse_for_legacy(
+/// Tells what the legacy client lacks of what was said.
+fn lower_to_legacy(
     kafka: &Object,
     options: &Options,
     compression: Option<Compression>,
     report: &mut Report,
 ) {
-    let mut refuse = |key, problem: &str| {
+    let asked = legacy::Asked {
+        compression,
+        level: kafka.has("compression_level"),
+        tls: options.tls.is_some() || kafka.has("tls"),
+        sasl: options.sasl.is_some() || kafka.has("sasl"),
+    };
+    for (lacking, problem) in legacy::refusals(&asked) {
+        let key = match lacking {
+            Lacking::Compression => "compression",
+            Lacking::Level => "compression_level",
+            Lacking::Tls if kafka.has("tls") => "tls",
+            // Where TLS was only named, and means that of the system.
+            Lacking::Tls => "security_protocol",
+            Lacking::Sasl => "sasl",
+        };
         report.wrong(kafka.spot(key), &kafka.path_of(key), problem);
-    };
-    if let Some(Compression::Lz4 | Compression::Zstd) = compression {
-        let problem =
-            "is a codec that the legacy client does not have: use \"snappy\", \"gzip\" or \"none\"";
-        refuse("compression", problem);
     }
-    if kafka.has("compression_level") {
-        let problem = "is nothing that the legacy client can choose: leave it away";
-        refuse("compression_level", problem);
-    }
-    // Where TLS was only named, or only means that of the system.
-    let tls = if kafka.has("tls") {
-        "tls"
-    } else {
-        "security_protocol"
-    };
-    if options.tls.is_some() || kafka.has("tls") {
-        let problem = "is TLS, which the legacy client does not have: use a listener without it";
-        refuse(tls, problem);
-    }
-    if options.sasl.is_some() || kafka.has("sasl") {
-        let problem =
-            "is a login, which the legacy client does not have: use a listener without it";
-        refuse("sasl", problem);
+    for (key, problem) in legacy::without_effect(options) {
+        report.warn(kafka.spot(key), &kafka.path_of(key), problem);
     }
 }
 
