@@ -290,7 +290,7 @@ _logship() {
             return 0
             ;;
         logship__subcmd__tail)
-            opts="-t -b -f -k -q -v -h -V --topic --brokers --security-protocol --tls-ca-file --tls-cert-file --tls-key-file --tls-insecure-skip-verify --sasl-mechanism --sasl-username --sasl-password-file --sasl-token-file --once --timeout --from --format --key --headers --partition --compression --compression-level --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
+            opts="-t -b -f -k -q -v -h -V --topic --brokers --security-protocol --tls-ca-file --tls-cert-file --tls-key-file --tls-insecure-skip-verify --sasl-mechanism --sasl-username --sasl-password-file --sasl-token-file --once --timeout --from --format --key --headers --partition --client --compression --compression-level --when-full --state-dir --name --no-state --shutdown-timeout --stats-interval --quiet --verbose --log-file --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,6 +370,10 @@ _logship() {
                     ;;
                 --partition)
                     COMPREPLY=($(compgen -W "file spread" -- "${cur}"))
+                    return 0
+                    ;;
+                --client)
+                    COMPREPLY=($(compgen -W "auto modern legacy" -- "${cur}"))
                     return 0
                     ;;
                 --compression)

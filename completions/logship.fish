@@ -56,7 +56,10 @@ json\t'A JSON object with ECS names'"
 complete -c logship -n "__fish_logship_using_subcommand tail" -s k -l key -d 'Give every record this key [default: none]' -r
 complete -c logship -n "__fish_logship_using_subcommand tail" -l partition -d 'Keep a file in one partition, or spread batches' -r -f -a "file\t'All lines of a path to one partition'
 spread\t'Batches to the partitions in turn'"
-complete -c logship -n "__fish_logship_using_subcommand tail" -l compression -d 'Compress batches with this codec' -r -f -a "none\t'No compression, least CPU'
+complete -c logship -n "__fish_logship_using_subcommand tail" -l client -d 'Choose the client that writes to the brokers' -r -f -a "auto\t'What the brokers can do'
+modern\t'For Kafka 0.11 and newer'
+legacy\t'For brokers from 0.8.2 to 3.9'"
+complete -c logship -n "__fish_logship_using_subcommand tail" -l compression -d 'Compress batches with this codec [default: lz4]' -r -f -a "none\t'No compression, least CPU'
 gzip\t'Understood by everything, slow'
 snappy\t'Fast'
 lz4\t'Fast, the default'

@@ -11,7 +11,7 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::security::SecurityArgs;
 use crate::config::{Mistake, TailRequest, parse_duration, parse_size};
 use crate::exit;
-use crate::kafka::{Address, Compression};
+use crate::kafka::{Address, Compression, Kind};
 use crate::record::{Format, Partitioning};
 use crate::tail::{ReadFrom, WhenFull};
 
@@ -464,9 +464,22 @@ pub struct TailArgs {
     #[arg(long, value_name = "HOW", value_enum, default_value_t = PartitionArg::File)]
     pub partition: PartitionArg,
 
-    /// Compress batches with this codec
-    #[arg(long, value_name = "CODEC", value_enum, default_value_t = CompressionArg::Lz4)]
-    pub compression: CompressionArg,
+    /// Choose the client that writes to the brokers
+    ///
+    /// Which client writes to the brokers. 'modern' is logship's own, for Kafka 0.11 and newer:
+    /// no line comes twice. 'legacy' is for brokers from 0.8.2 to 3.9: lines keep their order, but
+    /// some may come twice after a lost connection, and there are no headers, no lz4, no zstd,
+    /// neither TLS nor a login. 'auto' is modern, and changes to legacy where a broker says that
+    /// it is older than 0.11. One before 0.10 cannot say so: give 'legacy' for it.
+    #[arg(long, value_name = "CLIENT", value_enum, default_value_t = ClientArg::Auto)]
+    pub client: ClientArg,
+
+    /// Compress batches with this codec [default: lz4]
+    ///
+    /// The codec of batches. With --client legacy the default is 'snappy', and there is neither lz4
+    /// nor zstd.
+    #[arg(long, value_name = "CODEC", value_enum)]
+    pub compression: Option<CompressionArg>,
 
     /// How hard to compress [default: gzip 6, zstd 3]
     ///
@@ -569,6 +582,17 @@ pub enum PartitionArg {
     Spread,
 }
 
+/// `--client`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ClientArg {
+    /// What the brokers can do
+    Auto,
+    /// For Kafka 0.11 and newer
+    Modern,
+    /// For brokers from 0.8.2 to 3.9
+    Legacy,
+}
+
 /// `--compression`
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum CompressionArg {
@@ -619,13 +643,18 @@ impl TailArgs {
                 PartitionArg::File => Partitioning::File,
                 PartitionArg::Spread => Partitioning::Spread,
             },
-            compression: match self.compression {
+            client: match self.client {
+                ClientArg::Auto => Kind::Auto,
+                ClientArg::Modern => Kind::Modern,
+                ClientArg::Legacy => Kind::Legacy,
+            },
+            compression: self.compression.map(|codec| match codec {
                 CompressionArg::None => Compression::None,
                 CompressionArg::Gzip => Compression::Gzip,
                 CompressionArg::Snappy => Compression::Snappy,
                 CompressionArg::Lz4 => Compression::Lz4,
                 CompressionArg::Zstd => Compression::Zstd,
-            },
+            }),
             compression_level: self.compression_level,
             when_full: match self.when_full {
                 WhenFullArg::Wait => WhenFull::Wait,

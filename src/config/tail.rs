@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
-use crate::kafka::{self, Address, Compression};
+use crate::kafka::{self, Address, Compression, Kind};
 use crate::record::{Format, KeyTemplate, Partitioning, Shape};
 use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
 use super::file::level_problem;
-use super::security::{self, Said, SecurityRequest};
+use super::legacy::{self, Lacking};
+use super::security::{self, Said, SecurityRequest, Setting};
 use super::{Mistake, Plan, Sink, defaults};
 
 /// The longest name of a state directory, well below what file systems take.
@@ -41,8 +42,10 @@ pub struct TailRequest {
     pub headers: bool,
     /// `--partition`
     pub partitioning: Partitioning,
+    /// `--client`
+    pub client: Kind,
     /// `--compression`
-    pub compression: Compression,
+    pub compression: Option<Compression>,
     /// `--compression-level`
     pub compression_level: Option<i32>,
     /// `--when-full`
@@ -97,8 +100,15 @@ pub fn lower_tail(
     for problem in brokers.iter().flatten().filter_map(|b| b.as_ref().err()) {
         wrong("--brokers", problem.clone());
     }
-    if let Some(level) = request.compression_level
-        && let Some(problem) = level_problem(request.compression, level)
+    let is_legacy = request.client == Kind::Legacy && request.brokers.is_some();
+    let compression = request.compression.unwrap_or(match is_legacy {
+        true => legacy::COMPRESSION,
+        false => Compression::default(),
+    });
+    if is_legacy {
+        lower_to_legacy(request, &mut wrong);
+    } else if let Some(level) = request.compression_level
+        && let Some(problem) = level_problem(compression, level)
     {
         wrong("--compression-level", problem);
     }
@@ -124,6 +134,7 @@ pub fn lower_tail(
         }
         Some(brokers) => {
             let mut options = kafka::Options::new(brokers.into_iter().flatten().collect());
+            options.client = request.client;
             match security::lower(&request.security, Said::Typed, &mut options) {
                 Ok(()) => warnings.extend(security::warnings(&options).into_iter().map(typed)),
                 Err(problems) => mistakes.extend(problems.into_iter().map(typed)),
@@ -165,7 +176,7 @@ pub fn lower_tail(
         timeout: request.timeout,
         ..defaults::plan(sink, Arc::clone(&around.host))
     };
-    plan.pool.send.compression = request.compression;
+    plan.pool.send.compression = compression;
     plan.pool.send.compression_level = request.compression_level;
     for input in inputs {
         let job = Arc::clone(&job);
@@ -176,6 +187,38 @@ pub fn lower_tail(
         }
     }
     Ok((plan, warnings))
+}
+
+/// Tells what the legacy client lacks of what was asked for.
+fn lower_to_legacy(request: &TailRequest, wrong: &mut impl FnMut(&str, String)) {
+    let security = &request.security;
+    let asked = legacy::Asked {
+        compression: request.compression,
+        level: request.compression_level.is_some(),
+        tls: security.tls.is_some() || security.protocol.is_some_and(|protocol| protocol.tls),
+        sasl: security.sasl.is_some() || security.protocol.is_some_and(|protocol| protocol.sasl),
+    };
+    for (lacking, problem) in legacy::refusals(&asked) {
+        let option = match lacking {
+            Lacking::Compression => "--compression",
+            Lacking::Level => "--compression-level",
+            Lacking::Tls => match &security.tls {
+                None => Setting::Protocol.option(),
+                Some(files) if files.ca_file.is_some() => Setting::CaFile.option(),
+                Some(files) if files.cert_file.is_some() => Setting::CertFile.option(),
+                Some(files) if files.key_file.is_some() => Setting::KeyFile.option(),
+                Some(_) => Setting::Insecure.option(),
+            },
+            Lacking::Sasl if security.sasl.is_none() => Setting::Protocol.option(),
+            Lacking::Sasl => Setting::Sasl.option(),
+        };
+        wrong(option, problem.to_owned());
+    }
+    if request.headers {
+        let problem =
+            "are not known to brokers before Kafka 0.11: leave them away, or --client legacy";
+        wrong("--headers", problem.to_owned());
+    }
 }
 
 /// What is wrong with an option of security.
@@ -332,7 +375,8 @@ mod tests {
             key: None,
             headers: false,
             partitioning: Partitioning::File,
-            compression: Compression::Lz4,
+            client: Kind::Auto,
+            compression: None,
             compression_level: None,
             when_full: WhenFull::Wait,
             state_dir: None,
@@ -376,6 +420,51 @@ mod tests {
                 "--name"
             ]
         );
+    }
+
+    #[test]
+    fn the_legacy_client_has_its_own_codec_and_refuses_what_it_lacks_by_option() {
+        let old = TailRequest {
+            client: Kind::Legacy,
+            ..request(&["a"])
+        };
+        let (plan, _) = lower_tail(&old, &around()).unwrap();
+        assert_eq!(plan.pool.send.compression, Compression::Snappy);
+        let Sink::Kafka(options) = &plan.pool.sink else {
+            panic!("there are brokers");
+        };
+        assert_eq!(options.client, Kind::Legacy);
+        let modern = lower_tail(&request(&["a"]), &around()).unwrap().0;
+        assert_eq!(modern.pool.send.compression, Compression::Lz4);
+
+        let wrong = TailRequest {
+            compression: Some(Compression::Zstd),
+            compression_level: Some(3),
+            headers: true,
+            security: SecurityRequest {
+                tls: Some(security::TlsRequest {
+                    insecure_skip_verify: true,
+                    ..Default::default()
+                }),
+                sasl: Some(security::SaslRequest {
+                    token_file: Some("/t".into()),
+                    mechanism: Some(security::Mechanism::OauthBearer),
+                    ..Default::default()
+                }),
+                protocol: None,
+            },
+            ..old
+        };
+        let refused = lower_tail(&wrong, &around()).unwrap_err();
+        let keys: Vec<&str> = refused.iter().map(|mistake| &*mistake.key).collect();
+        let expected = [
+            "--compression",
+            "--compression-level",
+            "--tls-insecure-skip-verify",
+            "--sasl-mechanism",
+            "--headers",
+        ];
+        assert_eq!(keys, expected, "{refused:?}");
     }
 
     #[test]

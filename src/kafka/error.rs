@@ -299,13 +299,13 @@ impl ConnectionError {
             (_, Cause::NoZstd(_)) => "use lz4 or another codec: kafka.compression, --compression",
             (Stage::Handshake, Cause::Version(_)) => "logship needs Kafka 0.11 or newer",
             (Stage::Handshake, Cause::NoRecordBatches(_)) => {
-                "set kafka.client to \"legacy\", which knows neither TLS nor SASL"
+                "set kafka.client to \"legacy\" (--client legacy), which knows neither TLS nor SASL"
             }
             (Stage::Handshake, Cause::HungUp) => {
-                "check that this port is a Kafka listener; one with TLS needs kafka.tls, a broker before 0.10 needs kafka.client: \"legacy\""
+                "check that this port is a Kafka listener; one with TLS needs kafka.tls, a broker before 0.10 needs kafka.client: \"legacy\", --client legacy"
             }
             (Stage::Handshake, Cause::Silence(_)) => {
-                "check that this port is a Kafka listener; a broker before 0.10 needs kafka.client: \"legacy\""
+                "check that this port is a Kafka listener; a broker before 0.10 needs kafka.client: \"legacy\", --client legacy"
             }
             (Stage::Handshake, _) => "check that this port is a Kafka listener",
             (_, Cause::Mechanism(..)) => {

@@ -98,6 +98,7 @@ fn a_value_outside_a_closed_set_is_refused_and_quoted_with_the_set() {
             "rar",
             vec!["none", "gzip", "snappy", "lz4", "zstd"],
         ),
+        ("--client", "old", vec!["auto", "modern", "legacy"]),
         ("--when-full", "panic", vec!["wait", "drop"]),
         ("--partition", "sideways", vec!["spread"]),
     ];
@@ -169,7 +170,7 @@ fn the_help_of_tail_names_every_option_of_the_contract() {
     let ended = world.logship(["tail", "--help"]).run().exits(0);
     let help = String::from_utf8(ended.stdout.clone()).unwrap();
     let options = "--topic --brokers LOGSHIP_BROKERS --from --once --format --key --partition \
-                   --compression --when-full --state-dir --name --no-state --shutdown-timeout \
+                   --client --compression --when-full --state-dir --name --no-state --shutdown-timeout \
                    --timeout --log-file --quiet --verbose";
     for option in options.split_whitespace() {
         assert!(help.contains(option), "{option} is not in\n{help}");

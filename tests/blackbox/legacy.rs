@@ -368,6 +368,18 @@ fn no_answer_that_chooses_the_client_ends_it_or_takes_its_memory() {
 }
 
 #[test]
+fn tail_writes_to_an_old_broker_when_it_is_told() {
+    let (world, broker) = (World::new(), OldBroker::start());
+    let lines = ["one".to_owned(), String::new(), "two".to_owned()];
+    world.log("app.log").write(&lines);
+    let tail = world.logship(["tail", "app.log", "--topic", "t", "--once"]);
+    let tail = tail.args(["--brokers", &broker.address(), "--client", "legacy"]);
+    let ended = tail.args(["--compression", "none"]).run().exits(0);
+    ended.never_said("going on with the legacy client"); // it did not have to find out
+    assert_eq!(broker.values(), bytes(&lines));
+}
+
+#[test]
 fn check_config_names_an_old_broker_whose_answers_are_none() {
     let (world, broker) = (World::new(), OldBroker::start());
     let config = to_old(&broker, "legacy");
