@@ -593,6 +593,17 @@ pub enum ClientArg {
     Legacy,
 }
 
+impl ClientArg {
+    /// What the config calls it.
+    pub fn kind(self) -> Kind {
+        match self {
+            ClientArg::Auto => Kind::Auto,
+            ClientArg::Modern => Kind::Modern,
+            ClientArg::Legacy => Kind::Legacy,
+        }
+    }
+}
+
 /// `--compression`
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum CompressionArg {
@@ -643,11 +654,7 @@ impl TailArgs {
                 PartitionArg::File => Partitioning::File,
                 PartitionArg::Spread => Partitioning::Spread,
             },
-            client: match self.client {
-                ClientArg::Auto => Kind::Auto,
-                ClientArg::Modern => Kind::Modern,
-                ClientArg::Legacy => Kind::Legacy,
-            },
+            client: self.client.kind(),
             compression: self.compression.map(|codec| match codec {
                 CompressionArg::None => Compression::None,
                 CompressionArg::Gzip => Compression::Gzip,

@@ -23,10 +23,10 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{self, FileConfig, Follower, Mistake, Plan, Sink, Surroundings};
+use crate::config::{self, FileConfig, Follower, Mistake, Plan, Renewal, Sink, Surroundings};
 use crate::exit::Exit;
 use crate::ledger::Figures;
-use crate::supervisor::{self, Signal, Watch};
+use crate::supervisor::{self, Changes, Signal, Watch};
 use crate::text::{as_value, shown};
 
 use args::LoggingArgs;
@@ -61,7 +61,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
-        Commands::Tail(args) => either(tail(&args, &given)),
+        Commands::Tail(args) => either(tail(*args, given)),
         Commands::Run(args) => either(daemon(&args)),
         Commands::CheckConfig(args) => check::run(&args),
         Commands::Status(args) => status::run(&args),
@@ -111,11 +111,17 @@ fn daemon(args: &RunArgs) -> Result<Exit, Exit> {
     );
     let follower = Follower::new(args.config.clone(), config, around);
     let plan = follower.plan().clone();
-    Ok(start(plan, Some(follower), &signals, &progress))
+    Ok(start(
+        plan,
+        Changes::Config(Box::new(follower)),
+        &signals,
+        &progress,
+    ))
 }
 
-fn tail(args: &TailArgs, given: &Given) -> Result<Exit, Exit> {
-    let signals = listen(false)?;
+fn tail(args: TailArgs, given: Given) -> Result<Exit, Exit> {
+    let renews = args.brokers.is_some() && args.security.is_given();
+    let signals = listen(renews)?;
     let around = surroundings()?;
     let mut warnings = Vec::new();
     let request = args.request(&mut warnings);
@@ -137,7 +143,31 @@ fn tail(args: &TailArgs, given: &Given) -> Result<Exit, Exit> {
     if args.headers && plan.pool.sink == Sink::Stdout {
         log::warn!("--headers is for Kafka: records on standard output have none");
     }
-    Ok(start(plan, None, &signals, &progress))
+    let changes = match renews {
+        true => Changes::Files(Box::new(renewal(plan.clone(), args, given))),
+        false => Changes::Never,
+    };
+    Ok(start(plan, changes, &signals, &progress))
+}
+
+/// Reads what the options of security name once more, whenever that is asked for.
+fn renewal(plan: Plan, args: TailArgs, given: Given) -> Renewal {
+    Renewal::new(plan, move || {
+        let named = |mistakes: Vec<Mistake>| -> Vec<Mistake> {
+            let mistakes = mistakes.into_iter();
+            mistakes.map(|mistake| given.named(mistake)).collect()
+        };
+        let mut warnings = Vec::new();
+        let security = args.security.request(&mut warnings);
+        let (sink, more) = security
+            .map_err(|mistake| vec![mistake])
+            .and_then(|security| {
+                config::lower_sink(args.brokers.as_deref(), args.client.kind(), &security)
+            })
+            .map_err(named)?;
+        warnings.extend(more);
+        Ok((sink, named(warnings)))
+    })
 }
 
 fn start_log(args: &LoggingArgs, progress: &progress::Progress) -> Result<(), Exit> {
@@ -158,15 +188,16 @@ fn listen(to_reload: bool) -> Result<Receiver<Signal>, Exit> {
 
 fn start(
     plan: Plan,
-    follower: Option<Follower>,
+    changes: Changes,
     signals: &Receiver<Signal>,
     progress: &progress::Progress,
 ) -> Exit {
     raise_file_limit();
     if let Sink::Stdout = plan.pool.sink {
-        let missing = follower
-            .as_ref()
-            .map_or("no --brokers given", |_| "no kafka in the config");
+        let missing = match changes {
+            Changes::Config(_) => "no kafka in the config",
+            _ => "no --brokers given",
+        };
         log::info!("{missing}: records go to standard output");
     }
     let outcome = {
@@ -176,7 +207,7 @@ fn start(
         } else {
             None
         };
-        supervisor::run(plan, follower, signals, watch)
+        supervisor::run(plan, changes, signals, watch)
     };
     progress.finish();
     let exit = outcome.unwrap_or_else(|error| {

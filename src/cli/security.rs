@@ -18,7 +18,7 @@ use crate::kafka::{ScramHash, Secret};
 const PASSWORD_VARIABLE: &str = "LOGSHIP_SASL_PASSWORD";
 
 /// The options of TLS and SASL.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityArgs {
     /// Encrypt, log in, or both [default: by the options below]
@@ -98,8 +98,9 @@ pub struct SecurityArgs {
 
     /// Log in with the password in this file
     ///
-    /// A file that holds the password; one line end after it is removed. Without this option the
-    /// variable LOGSHIP_SASL_PASSWORD may hold it. There is no option for the password itself:
+    /// A file that holds the password; one line end after it is removed. It is read at the start and
+    /// after SIGHUP, like the files of TLS. Without this option the variable
+    /// LOGSHIP_SASL_PASSWORD may hold it. There is no option for the password itself:
     /// everybody could read it in the list of processes.
     #[arg(long, value_name = "FILE")]
     pub sasl_password_file: Option<PathBuf>,
@@ -146,6 +147,11 @@ pub enum MechanismArg {
 }
 
 impl SecurityArgs {
+    /// True when anything is said, so that a file may be read for it.
+    pub fn is_given(&self) -> bool {
+        *self != SecurityArgs::default()
+    }
+
     /// What was said. Adds what had better be looked at.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod legacy;
 mod object;
 mod pem;
 mod plan;
+mod renew;
 mod secret;
 mod security;
 mod tail;
@@ -24,11 +25,12 @@ pub use defaults::LINE_BYTES_MAX_EVER;
 pub use file::{FileConfig, Remote, fill_in, load, read_config, read_value};
 pub use follow::{Follower, Standing, Update};
 pub use plan::{Plan, Pool, Sink};
+pub use renew::Renewal;
 pub use secret::{open_to_all, read_secret};
 pub use security::{
     Mechanism, Protocol, SaslRequest, SecurityRequest, TlsRequest, describe as describe_security,
 };
-pub use tail::{Input, Surroundings, TailRequest, lower_inputs, lower_tail};
+pub use tail::{Input, Surroundings, TailRequest, lower_inputs, lower_sink, lower_tail};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 use std::fmt;

@@ -13,6 +13,7 @@ use crate::tail::{self, Job, Pattern, ReadFrom, Source, WhenFull};
 
 use super::file::level_problem;
 use super::legacy::{self, Lacking};
+use super::renew::SinkRead;
 use super::security::{self, Said, SecurityRequest, Setting};
 use super::{Mistake, Plan, Sink, defaults};
 
@@ -96,9 +97,16 @@ pub fn lower_tail(
     if let Err(problem) = kafka::check_topic_name(&request.topic) {
         wrong("--topic", problem);
     }
-    let brokers = request.brokers.as_deref().map(parse_brokers);
-    for problem in brokers.iter().flatten().filter_map(|b| b.as_ref().err()) {
-        wrong("--brokers", problem.clone());
+    let (sink, problems) = match lower_sink(
+        request.brokers.as_deref(),
+        request.client,
+        &request.security,
+    ) {
+        Ok(lowered) => (Some(lowered), Vec::new()),
+        Err(problems) => (None, problems),
+    };
+    for problem in problems {
+        wrong(&problem.key, problem.problem);
     }
     let is_legacy = request.client == Kind::Legacy && request.brokers.is_some();
     let compression = request.compression.unwrap_or(match is_legacy {
@@ -118,33 +126,9 @@ pub fn lower_tail(
         wrong("--name", problem);
     }
     let state_dir = lower_state_dir(request, around, &mut wrong);
-    let mut warnings = Vec::new();
-    let sink = match brokers {
-        None => {
-            if request.security != SecurityRequest::default() {
-                warnings.push(Mistake {
-                    place: None,
-                    key: "--brokers".to_owned(),
-                    problem:
-                        "is not given, so that what is said of TLS and the login has no effect"
-                            .to_owned(),
-                });
-            }
-            Sink::Stdout
-        }
-        Some(brokers) => {
-            let mut options = kafka::Options::new(brokers.into_iter().flatten().collect());
-            options.client = request.client;
-            match security::lower(&request.security, Said::Typed, &mut options) {
-                Ok(()) => warnings.extend(security::warnings(&options).into_iter().map(typed)),
-                Err(problems) => mistakes.extend(problems.into_iter().map(typed)),
-            }
-            Sink::Kafka(Box::new(options))
-        }
-    };
-    if !mistakes.is_empty() {
+    let (Some((sink, warnings)), true) = (sink, mistakes.is_empty()) else {
         return Err(mistakes);
-    }
+    };
     let default_from = if request.once {
         ReadFrom::Beginning
     } else {
@@ -221,6 +205,46 @@ fn lower_to_legacy(request: &TailRequest, wrong: &mut impl FnMut(&str, String)) 
     }
 }
 
+/// Where lines go, as the files of TLS and the login say it now, with what had better be
+/// looked at.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn lower_sink(brokers: Option<&str>, client: Kind, security: &SecurityRequest) -> SinkRead {
+    let Some(brokers) = brokers else {
+        let warning = Mistake {
+            place: None,
+            key: "--brokers".to_owned(),
+            problem: "is not given, so that what is said of TLS and the login has no effect"
+                .to_owned(),
+        };
+        let said = *security != SecurityRequest::default();
+        return Ok((Sink::Stdout, said.then_some(warning).into_iter().collect()));
+    };
+    let (mut addresses, mut mistakes) = (Vec::new(), Vec::new());
+    for broker in Address::split(brokers) {
+        match broker.parse() {
+            Ok(address) => addresses.push(address),
+            Err(error) => mistakes.push(Mistake {
+                place: None,
+                key: "--brokers".to_owned(),
+                problem: format!("{error}"),
+            }),
+        }
+    }
+    let mut options = kafka::Options::new(addresses);
+    options.client = client;
+    if let Err(problems) = security::lower(security, Said::Typed, &mut options) {
+        mistakes.extend(problems.into_iter().map(typed));
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let warnings = security::warnings(&options).into_iter().map(typed);
+    let warnings = warnings.collect();
+    Ok((Sink::Kafka(Box::new(options)), warnings))
+}
+
 /// What is wrong with an option of security.
 fn typed((setting, problem): security::Problem) -> Mistake {
     Mistake {
@@ -291,12 +315,6 @@ fn lower_path(path: &Path, directory: &Path) -> Result<Input, String> {
 /// `..` and links are left alone, they may mean something.
 fn plain(directory: &Path, path: &Path) -> PathBuf {
     directory.join(path).components().collect()
-}
-
-fn parse_brokers(text: &str) -> Vec<Result<Address, String>> {
-    Address::split(text)
-        .map(|one| one.parse().map_err(|error| format!("{error}")))
-        .collect()
 }
 
 fn name_problem(name: &str) -> Option<String> {

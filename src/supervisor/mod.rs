@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick, u
 
 use crate::admin::{self, AdminError};
 use crate::checkpoint::{self, Checkpoint, StateDir, StateError};
-use crate::config::{Follower, Plan, Update};
+use crate::config::{Follower, Plan, Renewal, Update};
 use crate::exit::Exit;
 use crate::ledger::{Figures, Ledger};
 use crate::send::{DeadLetters, StdoutEnd};
@@ -30,7 +30,7 @@ use crate::tail::{
     Source, Wanted, check_path,
 };
 use crate::text::{as_value, shown};
-use crate::thread::Task;
+use crate::thread::{Stop, Task};
 
 use board::Board;
 use pool::{Pool, Retiring, Shared};
@@ -141,6 +141,8 @@ struct Supervisor {
     updates: (Sender<Update>, Receiver<Update>),
     /// Asks for a reload; `None` when there is nothing to reload.
     reload: Option<Sender<()>>,
+    /// A config is followed, in which sources come and go.
+    follows: bool,
     events: (Sender<Event>, Receiver<Event>),
     board: Arc<Board>,
     /// Whether a source was known before this run, for those that begin at the end.
@@ -160,14 +162,24 @@ struct Supervisor {
     started: Instant,
 }
 
-/// Runs a plan until it is finished or stopped, and says what to exit with. With
-/// a `follower` the plan changes when what it follows does.
+/// Where changes of a plan come from.
+#[derive(Debug)]
+pub enum Changes {
+    /// Nowhere.
+    Never,
+    /// A config file and etcd.
+    Config(Box<Follower>),
+    /// The files that arguments have named.
+    Files(Box<Renewal>),
+}
+
+/// Runs a plan until it is finished or stopped, and says what to exit with.
 ///
 /// # Errors
 /// When nothing could be started; then nothing was changed.
 pub fn run(
     plan: Plan,
-    follower: Option<Follower>,
+    changes: Changes,
     signals: &Receiver<Signal>,
     mut watch: Watch,
 ) -> Result<Exit, StartError> {
@@ -176,7 +188,7 @@ pub fn run(
         None => None,
     };
     let mut supervisor = Supervisor::new(plan, state_dir.as_ref())?;
-    supervisor.start_services(state_dir, follower)?;
+    supervisor.start_services(state_dir, changes)?;
     let cause = supervisor.work(signals, &mut watch);
     let checkpoint = supervisor.checkpoint.take();
     let exit = supervisor.stop(cause, signals, &mut watch);
@@ -274,6 +286,7 @@ impl Supervisor {
             news: bounded(1_024),
             updates: unbounded(),
             reload: None,
+            follows: false,
             events,
             known_sources: BTreeMap::new(),
             asleep: 0,
@@ -292,12 +305,17 @@ impl Supervisor {
     fn start_services(
         &mut self,
         state_dir: Option<Arc<StateDir>>,
-        follower: Option<Follower>,
+        changes: Changes,
     ) -> Result<(), StartError> {
-        if let Some(follower) = follower {
-            self.start_admin()?;
-            self.board.facts().config = follower.standing();
-            self.start_config(follower);
+        match changes {
+            Changes::Never => {}
+            Changes::Config(follower) => {
+                self.follows = true;
+                self.start_admin()?;
+                self.board.facts().config = follower.standing();
+                self.start_config(*follower, Follower::run);
+            }
+            Changes::Files(renewal) => self.start_config(*renewal, Renewal::run),
         }
         let progress = self.board.checkpoint.clone().unwrap_or_default();
         self.checkpoint = state_dir.map(|dir| {
@@ -348,18 +366,23 @@ impl Supervisor {
         Ok(())
     }
 
-    fn start_config(&mut self, follower: Follower) {
+    /// Starts whoever makes new plans.
+    fn start_config<T: Send + 'static>(
+        &mut self,
+        planner: T,
+        run: fn(&mut T, &Sender<Update>, &Receiver<()>, &Stop),
+    ) {
         let (reload, reloads) = bounded(1);
         self.reload = Some(reload);
         let updates = self.updates.0.clone();
         // What it knows outlives a panic, so that nothing is applied twice.
-        let follower = Arc::new(Mutex::new(follower));
+        let planner = Arc::new(Mutex::new(planner));
         let service = Service::start("config", &self.events.0, move || {
-            let (follower, updates) = (Arc::clone(&follower), updates.clone());
+            let (planner, updates) = (Arc::clone(&planner), updates.clone());
             let reloads = reloads.clone();
             Ok(Box::new(move |stop| {
-                let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
-                follower.run(&updates, &reloads, stop);
+                let mut planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
+                run(&mut planner, &updates, &reloads, stop);
             }))
         });
         self.services.push(service);
@@ -448,7 +471,7 @@ impl Supervisor {
 
     /// The same, where sources come and go: one of which no file is known is new.
     fn begin_in(&mut self, source: &Source) -> ReadFrom {
-        if self.reload.is_none() || self.damaged || source.job.read_from == ReadFrom::Beginning {
+        if !self.follows || self.damaged || source.job.read_from == ReadFrom::Beginning {
             return self.begin_at(source.job.read_from);
         }
         let topic = Arc::clone(&source.job.topic);
@@ -539,7 +562,7 @@ impl Supervisor {
 
     /// Nobody is left who could bring a line.
     fn is_finished(&self) -> bool {
-        let waits = self.reload.is_some() || !self.plan.sources.is_empty() || self.asleep > 0;
+        let waits = self.follows || !self.plan.sources.is_empty() || self.asleep > 0;
         self.tailers.is_empty() && (self.plan.tail.once || !waits)
     }
 
@@ -648,7 +671,7 @@ impl Supervisor {
     fn ask_for_reload(&self) {
         match &self.reload {
             Some(reload) => _ = reload.try_send(()), // one that waits is enough
-            None => log::info!("nothing to reload: tail is told all it knows by its arguments"),
+            None => log::info!("nothing to reload: no file of TLS or the login is used"),
         }
     }
 
@@ -684,13 +707,20 @@ impl Supervisor {
         if self.plan.pool != old.pool {
             self.replace_pool();
         }
+        if self.follows {
+            self.follow_sources();
+        }
+        self.show_plan();
+    }
+
+    /// Sources have come and gone, as they do in a config only.
+    fn follow_sources(&mut self) {
         let plan = Arc::clone(&self.plan);
         self.known_sources.clear();
         self.tailers
             .follow(plan.sources.clone(), &plan.tail, plan.drain_timeout);
         let follow = Request::Follow(plan.sources.clone(), plan.discover_interval);
         let _ = self.requests.0.send(follow);
-        self.show_plan();
     }
 
     /// New producers for what is read from now on; the old ones go on with what they

@@ -346,6 +346,42 @@ fn a_password_file_wins_over_the_variable() {
         .said("--sasl-password-file: cannot read 'none'");
 }
 
+/// `run` took renewed secrets up with SIGHUP, and `tail` said that there was nothing to
+/// reload: whoever renewed a certificate had to restart every tail.
+#[test]
+fn renewed_files_of_a_login_are_taken_up_with_sighup() {
+    let (world, certificates) = (World::new(), Certificates::new());
+    fs::write(world.path("secret"), "hunter1\n").unwrap();
+    fs::copy(certificates.ca(), world.path("ca.pem")).unwrap();
+    let log = world.log("app.log");
+    let mut shipper = world
+        .tail([&log])
+        .args(["--no-state", "--brokers", "127.0.0.1:1"])
+        .args(["--sasl-mechanism", "PLAIN", "--sasl-username", "me"])
+        .args(["--sasl-password-file", "secret", "--tls-ca-file", "ca.pem"])
+        .start();
+    shipper.says("cannot reach broker");
+
+    let mut reload = |told: &str| {
+        let at = shipper.stderr().len();
+        shipper.signal(Signal::HUP);
+        shipper.waits_for(told, |shipper| {
+            shipper.stderr_since(at).contains(told).then_some(())
+        });
+    };
+    reload("the files of TLS and the login say nothing new");
+    fs::write(world.path("secret"), "hunter2\n").unwrap();
+    reload("lines go through new producers from now on");
+    fs::copy(Certificates::new().ca(), world.path("ca.pem")).unwrap();
+    reload("lines go through new producers from now on");
+    fs::remove_file(world.path("secret")).unwrap();
+    reload("--sasl-password-file: cannot read 'secret'");
+    fs::write(world.path("secret"), "hunter2\n").unwrap();
+    reload("the files of TLS and the login say nothing new");
+
+    shipper.stop().exits(0).never_said("hunter");
+}
+
 /// Whoever gives a CA wants it to be asked.
 #[test]
 fn a_ca_beside_the_will_to_take_any_certificate_is_refused() {

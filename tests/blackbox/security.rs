@@ -409,3 +409,23 @@ fn a_topic_that_is_denied_waits_alone_and_is_told_once() {
     assert_eq!(told, 1, "{}", ended.stderr);
     assert_eq!(ended.status.code(), Some(3), "the denied line waits");
 }
+
+#[test]
+#[ignore = "needs the jars of Kafka: run tests/run"]
+fn another_password_of_a_tail_is_taken_up_with_sighup() {
+    let (secured, world) = (Secured::shared(), World::new());
+    let topic = Topic::at(&secured.kafka().addresses());
+    world.log("app.log").write(["a line"]);
+    let options = options(&secured, &world, Listener::Sasl, "SCRAM-SHA-256");
+    fs::write(world.path("password"), "a guess").unwrap();
+    let shipper = world
+        .logship(["tail", "app.log", "--topic", &topic.name, "--no-state"])
+        .args(["--from", "beginning"])
+        .args(options.iter().map(String::as_str))
+        .start();
+    shipper.says("SASL_AUTHENTICATION_FAILED");
+    fs::write(world.path("password"), PASSWORD).unwrap();
+    shipper.signal(Signal::HUP);
+    topic.wait_for(1);
+    shipper.stop().exits(0);
+}
