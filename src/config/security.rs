@@ -178,7 +178,8 @@ impl Setting {
     }
 }
 
-/// Puts TLS and login into the options, or says all that is wrong.
+/// Puts TLS and login into the options, and says what had better be looked at; or all
+/// that is wrong.
 ///
 /// # Errors
 /// Settings that contradict each other, or that miss one; files that cannot be used.
@@ -186,28 +187,30 @@ pub fn lower(
     request: &SecurityRequest,
     said: Said,
     options: &mut Options,
-) -> Result<(), Vec<Problem>> {
+) -> Result<Vec<Problem>, Vec<Problem>> {
+    let mut doubtful = Vec::new();
     let mut problems = Vec::new();
     agree(request, &mut problems);
     let wants_tls = request.protocol.is_some_and(|protocol| protocol.tls);
     let files = request.tls.clone();
     if let Some(files) = files.or_else(|| wants_tls.then(TlsRequest::default)) {
         match lower_tls(&files) {
-            Ok(tls) => options.tls = Some(tls),
+            Ok((tls, doubts)) => (options.tls, doubtful) = (Some(tls), doubts),
             Err(problem) => problems.push(problem),
         }
     }
     if let Some(sasl) = &request.sasl {
         options.sasl = lower_sasl(sasl, said, &mut problems);
     }
-    if problems.is_empty() {
-        return Ok(());
+    if !problems.is_empty() {
+        return Err(problems);
     }
-    Err(problems)
+    doubtful.extend(warnings(options));
+    Ok(doubtful)
 }
 
 /// What had better be looked at, of options that are good.
-pub fn warnings(options: &Options) -> Vec<Problem> {
+fn warnings(options: &Options) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if options.tls.as_ref().is_some_and(Tls::is_unverified) {
         let problem = "any certificate is taken, so that anybody between here and the brokers can read and change what is sent: for tests only";
@@ -279,7 +282,8 @@ fn agree(request: &SecurityRequest, problems: &mut Vec<Problem>) {
     }
 }
 
-fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
+/// TLS, and what is wrong with certificates that it does not need.
+fn lower_tls(files: &TlsRequest) -> Result<(Tls, Vec<Problem>), Problem> {
     let told = |wrong: pem::Wrong| {
         let (setting, due) = match wrong.file {
             PemFile::Ca => (Setting::CaFile, "a PEM file with CERTIFICATE in it"),
@@ -295,8 +299,13 @@ fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
         let problem = "is not asked where any certificate is taken: leave one of both away";
         return Err((Setting::CaFile, problem.to_owned()));
     }
+    let mut between = Vec::new();
     let ours = match (&files.cert_file, &files.key_file) {
-        (Some(cert), Some(key)) => Some(pem::identity(cert, key).map_err(told)?),
+        (Some(cert), Some(key)) => {
+            let (ours, bad) = pem::identity(cert, key).map_err(told)?;
+            between = bad;
+            Some(ours)
+        }
         (None, None) => None,
         (Some(_), None) => return Err((Setting::CertFile, "needs its key beside it".to_owned())),
         (None, Some(_)) => {
@@ -306,8 +315,8 @@ fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
             ));
         }
     };
-    let trusted = match files.insecure_skip_verify {
-        true => Vec::new(),
+    let (trusted, left_away) = match files.insecure_skip_verify {
+        true => Default::default(),
         false => pem::trusted(files.ca_file.as_deref()).map_err(told)?,
     };
     let made = Tls::new(Identity {
@@ -315,7 +324,14 @@ fn lower_tls(files: &TlsRequest) -> Result<Tls, Problem> {
         ours,
         unverified: files.insecure_skip_verify,
     });
-    made.map_err(|error| (Setting::CaFile, error.to_string()))
+    let tls = made.map_err(|error| (Setting::CaFile, error.to_string()))?;
+    let left_away = left_away
+        .into_iter()
+        .map(|problem| (Setting::CaFile, format!("{problem} (it is left away)")));
+    let shown = between
+        .into_iter()
+        .map(|problem| (Setting::CertFile, format!("{problem} (it is shown)")));
+    Ok((tls, left_away.chain(shown).collect()))
 }
 
 fn lower_sasl(sasl: &SaslRequest, said: Said, problems: &mut Vec<Problem>) -> Option<Sasl> {

@@ -234,14 +234,15 @@ pub fn lower_sink(brokers: Option<&str>, client: Kind, security: &SecurityReques
     }
     let mut options = kafka::Options::new(addresses);
     options.client = client;
-    if let Err(problems) = security::lower(security, Said::Typed, &mut options) {
+    let warnings = security::lower(security, Said::Typed, &mut options);
+    let warnings = warnings.unwrap_or_else(|problems| {
         mistakes.extend(problems.into_iter().map(typed));
-    }
+        Vec::new()
+    });
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let warnings = security::warnings(&options).into_iter().map(typed);
-    let warnings = warnings.collect();
+    let warnings = warnings.into_iter().map(typed).collect();
     Ok((Sink::Kafka(Box::new(options)), warnings))
 }
 

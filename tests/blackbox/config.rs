@@ -1085,6 +1085,30 @@ fn what_stands_where_a_login_belongs_is_never_shown() {
 }
 
 /// Variables and options took `ssl` and `plain`, and a config did not.
+/// It was left away without a word.
+#[test]
+fn a_bad_certificate_among_good_ones_is_warned_of() {
+    let world = World::new();
+    let good = fs::read_to_string(Certificates::new().ca()).unwrap();
+    let bad = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+    let line = good.lines().count() + 1;
+    let text = "kafka: {brokers: [\"k:1\"], tls: {ca_file: ca.pem}}\n\
+                etcd: {endpoints: [\"https://e:1\"], keys: [/k], tls: {ca_file: ca.pem}}\n";
+    write(&world, "ca.pem", format!("{good}{bad}"));
+    let ended = check(&world, "c.yaml", text).exits(0);
+    let path = world.path("ca.pem");
+    let told = format!("certificate 2 in {} (line {line})", path.display());
+    for key in ["kafka.tls.ca_file", "etcd.tls.ca_file"] {
+        let told = format!("{key}: {told} cannot be used: ");
+        assert!(ended.stderr.contains(&told), "{told}\n{}", ended.stderr);
+    }
+
+    write(&world, "ca.pem", bad);
+    let ended = check(&world, "c.yaml", text).exits(2);
+    let told = format!("no certificate in {} can be used", path.display());
+    ended.said(&format!("1:42: kafka.tls.ca_file: {told}"));
+}
+
 #[test]
 fn protocols_and_mechanisms_are_known_in_any_case_and_shown_in_the_plan() {
     let world = World::new();

@@ -29,10 +29,10 @@ pub fn config(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<TlsConfig, Failu
 }
 
 fn build(files: &Tls) -> Result<TlsConfig, (String, &'static str)> {
-    let trusted = pem::trusted(files.ca_file.as_deref()).map_err(told)?;
+    let (trusted, _) = pem::trusted(files.ca_file.as_deref()).map_err(told)?;
     let ours = match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => {
-            let (chain, _) = pem::identity(cert, key).map_err(told)?;
+            let ((chain, _), _) = pem::identity(cert, key).map_err(told)?;
             let key = pem::read(key, PemFile::Key).and_then(|pem| {
                 PrivateKey::from_pem(&pem).map_err(|_| PemFile::Key.holds_none(key))
             });

@@ -294,7 +294,7 @@ fn secure(kafka: &Object, options: &mut Options, files: &mut Files, report: &mut
         return; // what follows from them would only be told twice
     }
     let problems = match security::lower(&request, Said::InConfig, options) {
-        Ok(()) => security::warnings(options),
+        Ok(warnings) => warnings,
         Err(problems) => {
             for (setting, problem) in problems {
                 let (spot, key) = place_of(setting, kafka);

@@ -11,6 +11,7 @@ use super::super::Surroundings;
 use super::super::etcd::{Endpoint, Options, Tls};
 use super::super::keys;
 use super::super::object::{Found, Object, Report, shorten};
+use super::super::pem;
 use super::sources::other_name;
 use super::{Files, HOUR, MOMENT, kafka};
 
@@ -127,8 +128,16 @@ fn lower_tls(tls: &Object, options: &Options, files: &mut Files, report: &mut Re
             "is for https, and all endpoints begin with http: change the endpoints, or remove it",
         );
     }
+    let ca_file = files.readable(tls, "ca_file", report);
+    // That none of them can be used is told where it is tried.
+    if let Some(Ok((_, left_away))) = ca_file.as_deref().map(|file| pem::trusted(Some(file))) {
+        for problem in left_away {
+            let problem = format!("{problem} (it is left away)");
+            report.warn(tls.spot("ca_file"), &tls.path_of("ca_file"), problem);
+        }
+    }
     Tls {
-        ca_file: files.readable(tls, "ca_file", report),
+        ca_file,
         cert_file: files.readable(tls, "cert_file", report),
         key_file: files.private(tls, "key_file", report),
     }
