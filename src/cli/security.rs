@@ -98,8 +98,8 @@ pub struct SecurityArgs {
 
     /// Log in with the password in this file
     ///
-    /// A file that holds the password; one line end after it is removed. It is read at the start and
-    /// after SIGHUP, like the files of TLS. Without this option the variable
+    /// A file that holds the password, which is one line; the line end after it is removed. It is
+    /// read at the start and after SIGHUP, like the files of TLS. Without this option the variable
     /// LOGSHIP_SASL_PASSWORD may hold it. There is no option for the password itself:
     /// everybody could read it in the list of processes.
     #[arg(long, value_name = "FILE")]

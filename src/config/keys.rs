@@ -372,7 +372,7 @@ pub const KEYS: &[Key] = &[
         PATH,
         NONE,
         r#""/run/secrets/kafka""#,
-        "A file that holds the password; one line end after it is removed. It is read at the start and after SIGHUP.",
+        "A file that holds the password, which is one line; the line end after it is removed. It is read at the start and after SIGHUP.",
     ),
     key(
         "kafka.sasl.token_file",
@@ -449,7 +449,7 @@ pub const KEYS: &[Key] = &[
         PATH,
         NONE,
         r#""/run/secrets/etcd""#,
-        "A file that holds the password; one line end after it is removed.",
+        "A file that holds the password, which is one line; the line end after it is removed.",
     ),
     key(
         "etcd.tls",

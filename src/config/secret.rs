@@ -37,6 +37,12 @@ pub fn read_secret(path: &Path) -> Result<(String, Option<String>), String> {
     }
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    // Only the first line may be meant, or all; a second one may be there by accident.
+    if secret.contains('\n') {
+        return Err(format!(
+            "'{path}' has more than one line, and a password is one: leave only that in it"
+        ));
+    }
     if secret.is_empty() {
         return Err(format!("'{path}' is empty: write the password into it"));
     }
@@ -62,4 +68,36 @@ pub fn is_open(path: &Path) -> bool {
 /// That a file cannot be read, and why.
 pub fn cannot_read(path: &Path, error: &io::Error) -> String {
     format!("cannot read '{}': {error}", shown(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two lines were one password, with a line break in it, and who wrote them heard of
+    /// it from a broker that did not let him in.
+    #[test]
+    fn a_file_of_two_lines_is_refused_without_showing_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        for good in ["hunter2", "hunter2\n", "hunter2\r\n"] {
+            fs::write(&file, good).unwrap();
+            assert_eq!(read_secret(&file), Ok(("hunter2".to_owned(), None)));
+        }
+        for bad in [
+            "hunter2\nother",
+            "hunter2\r\nother\r\n",
+            "hunter2\n\n",
+            "\nhunter2\n",
+        ] {
+            fs::write(&file, bad).unwrap();
+            let told = read_secret(&file).unwrap_err();
+            let due = format!("'{}' has more than one line", file.display());
+            assert!(told.starts_with(&due), "{told}");
+            assert!(
+                !told.contains("hunter2") && !told.contains("other"),
+                "{told}"
+            );
+        }
+    }
 }
