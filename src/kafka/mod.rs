@@ -36,7 +36,7 @@ pub use probe::{Check, probe};
 pub use producer::{Notice, Options, Outcome, Producer, Return, TopicId};
 pub use sasl::{Login, Sasl, ScramHash, Secret};
 pub use stats::{Latency, SECONDS, Stats};
-pub use tls::{Identity, Tls};
+pub use tls::{Identity, Tls, brief as brief_tls};
 
 /// The longest topic name a broker takes, in bytes.
 const TOPIC_NAME_BYTES_MAX: usize = 249;

@@ -135,9 +135,36 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Names of a certificate that a message shows, and of each that many characters: whoever
+/// has made it may have put in a thousand.
+const NAMES_MAX: usize = 5;
+const NAME_CHARS_MAX: usize = 300;
+
+/// What went wrong, as the library says it, and as much of it as a person reads.
+pub fn brief(error: &Error) -> String {
+    use CertificateError::NotValidForNameContext;
+    let Error::InvalidCertificate(NotValidForNameContext {
+        expected,
+        presented,
+    }) = error
+    else {
+        return error.to_string();
+    };
+    let first = presented.iter().take(NAMES_MAX);
+    let first = first.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
+    let brief = Error::InvalidCertificate(NotValidForNameContext {
+        expected: expected.clone(),
+        presented: first.collect(),
+    });
+    match presented.len().saturating_sub(NAMES_MAX) {
+        0 => brief.to_string(),
+        more => format!("{brief}, and {more} more"),
+    }
+}
+
 /// What went wrong, in words also where the library has a name only.
 pub fn told(error: &Error) -> String {
-    let told = error.to_string();
+    let told = brief(error);
     match () {
         () if told.contains("CaUsedAsEndEntity") => "the broker's certificate is one of a CA",
         () if told.contains("UnsupportedCertVersion") => {
@@ -261,6 +288,25 @@ mod tests {
             unverified: true,
         };
         Tls::new(identity).unwrap()
+    }
+
+    /// A certificate with 1,500 names made a message of 71 KB, again at every attempt.
+    #[test]
+    fn of_a_certificate_with_many_names_a_message_shows_a_few() {
+        let told = |names: &[String]| {
+            brief(&Error::InvalidCertificate(
+                CertificateError::NotValidForNameContext {
+                    expected: ServerName::try_from("kafka1").unwrap(),
+                    presented: names.to_vec(),
+                },
+            ))
+        };
+        let names: Vec<String> = (0..1_500).map(|n| format!("node{n}.example")).collect();
+        let all = told(&names[..5]);
+        assert!(all.ends_with("node3.example or node4.example"), "{all}");
+        assert_eq!(told(&names), format!("{all}, and 1495 more"));
+        let long = told(&["x".repeat(60_000)]);
+        assert!(long.len() < 1_000, "{} bytes", long.len());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io;
 
+use crate::kafka::brief_tls;
+
 use super::endpoint::Endpoint;
 
 /// Longest message of a server that is repeated, in characters.
@@ -177,7 +179,7 @@ fn is_hang_up(error: &io::Error) -> bool {
 fn io_failure(step: Step, error: &io::Error) -> (Step, String, Option<&'static str>) {
     let inner = error.get_ref();
     if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return (Step::Tls, tls.to_string(), tls_hint(tls));
+        return (Step::Tls, brief_tls(tls), tls_hint(tls));
     }
     if let Some(http) = inner.and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
         return (step, http.to_string(), None);
