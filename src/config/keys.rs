@@ -6,6 +6,9 @@
 /// Beginning of a name that is compared with known ones.
 const NAME_CHARS_MAX: usize = 64;
 
+/// What is shown in place of what may be a secret.
+const CONCEALED: &str = "***";
+
 /// A key of a config.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -716,6 +719,25 @@ fn spelled(name: &str) -> String {
     lower
 }
 
+/// A name that may not stand in an object, as a message can show it. What was meant as a
+/// value may have become a name, by a slip like `sasl: {PLAIN me secret}`: so below a secret
+/// only what is near a name of the table is shown, and elsewhere only what could be one.
+pub fn shown(object: &str, name: &str) -> String {
+    let known = || names_in(object).any(|known| known == name) || nearest(object, name).is_some();
+    let in_names = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if object.starts_with("sources") || (name.chars().all(in_names) && known()) {
+        return name.escape_debug().to_string();
+    }
+    if is_secret(object) {
+        return CONCEALED.to_owned();
+    }
+    let below_secret = name.strip_prefix("sasl.").map(|_| "sasl.".len());
+    match below_secret.or_else(|| name.find(|c: char| c.is_whitespace() || "=:".contains(c))) {
+        Some(end) => format!("{}{CONCEALED}", name[..end].escape_debug()),
+        None => name.escape_debug().to_string(),
+    }
+}
+
 /// What to say of a name that may not stand in an object.
 pub fn unknown(object: &str, name: &str) -> String {
     if !object.is_empty() && names_in("").any(|known| known == name) {
@@ -746,6 +768,28 @@ pub fn unknown(object: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A slip in YAML made a key of the password, which was shown as one that is unknown.
+    #[test]
+    fn what_may_be_a_secret_is_not_shown_as_a_name() {
+        for (object, name, due) in [
+            ("kafka.sasl", "PLAIN me hunter2", "***"),
+            ("kafka.sasl", "hunter2", "***"),
+            ("kafka.sasl", "password=hunter2", "***"),
+            ("kafka.sasl", "pasword", "pasword"),
+            ("kafka.sasl", "username", "username"),
+            ("kafka", "sasl.hunter2", "sasl.***"),
+            ("kafka", "sasl.pasword", "sasl.***"),
+            ("kafka", "sasl.password", "sasl.password"),
+            ("kafka", "sasl hunter2", "sasl***"),
+            ("kafka", "ssl.truststore.type", "ssl.truststore.type"),
+            ("etcd", "paswort=hunter2", "paswort***"),
+            ("", "etcd.password: hunter2", "etcd.password***"),
+            ("sources[]", "my topic", "my topic"),
+        ] {
+            assert_eq!(shown(object, name), due, "{object} {name}");
+        }
+    }
 
     #[test]
     fn an_unknown_key_is_told_with_the_nearest_one() {

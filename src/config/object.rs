@@ -206,7 +206,7 @@ pub fn object_of<'a>(
             break; // Looking for near names takes its time.
         }
         let problem = keys::unknown(table, &entry.name);
-        let key = object.path_of(&entry.name.escape_debug().to_string());
+        let key = object.path_of(&keys::shown(table, &entry.name));
         if report.remote {
             report.warn(entry.at, &key, problem);
         } else {

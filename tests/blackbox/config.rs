@@ -1085,6 +1085,24 @@ fn what_stands_where_a_login_belongs_is_never_shown() {
 }
 
 /// Variables and options took `ssl` and `plain`, and a config did not.
+/// Without quotes what was meant as a value is a key, and unknown ones were shown.
+#[test]
+fn a_password_that_became_a_key_is_shown_nowhere() {
+    let world = World::new();
+    for slip in [
+        "sasl: {PLAIN u hunter2}",
+        "sasl: {hunter2: 1, hunter2: 2}",
+        "sasl: {password: {hunter2: 1, hunter2: 2}}",
+        "sasl: {mechanism: PLAIN, username: u, password=hunter2}",
+        "sasl hunter2: 1",
+        "sasl.hunter2: 1",
+    ] {
+        let text = format!("kafka: {{brokers: [\"k:1\"], {slip}}}\nsources: []\n");
+        let ended = check(&world, "c.yaml", text).exits(2);
+        ended.said("c.yaml:1:").never_said("hunter2");
+    }
+}
+
 /// It was left away without a word.
 #[test]
 fn a_bad_certificate_among_good_ones_is_warned_of() {

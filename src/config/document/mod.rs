@@ -9,6 +9,8 @@ mod yaml;
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::keys;
+
 /// Largest text that is read, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 /// What is said of a document with nothing in it.
@@ -139,7 +141,7 @@ pub fn parse(bytes: &[u8], syntax: Syntax) -> Result<(Value, Vec<Flaw>), Flaw> {
         Syntax::Yaml => yaml::parse(text),
     }?;
     let mut doubles = Vec::new();
-    find_doubles(&value, &mut doubles);
+    find_doubles(&value, "", &mut doubles);
     Ok((value, doubles))
 }
 
@@ -182,20 +184,31 @@ fn end_of(text: &str) -> Spot {
     }
 }
 
-fn find_doubles(value: &Value, flaws: &mut Vec<Flaw>) {
+/// The keys that stand twice in an object. `path` is the value's in the table of keys,
+/// which knows where a name may be a secret.
+fn find_doubles(value: &Value, path: &str, flaws: &mut Vec<Flaw>) {
     match &value.content {
-        Content::List(items) => items.iter().for_each(|item| find_doubles(item, flaws)),
+        Content::List(items) => {
+            let path = format!("{path}[]");
+            items
+                .iter()
+                .for_each(|item| find_doubles(item, &path, flaws));
+        }
         Content::Object(entries) => {
             let mut first = HashMap::new();
             for entry in entries {
                 if let Some(line) = first.insert(&entry.name, entry.at.line) {
-                    let name = entry.name.escape_debug();
+                    let name = keys::shown(path, &entry.name);
                     flaws.push(Flaw {
                         at: entry.at,
                         problem: format!("the key '{name}' stands twice in this object, the other one in line {line}: remove one"),
                     });
                 }
-                find_doubles(&entry.value, flaws);
+                let path = match path {
+                    "" => entry.name.clone(),
+                    path => format!("{path}.{}", entry.name),
+                };
+                find_doubles(&entry.value, &path, flaws);
             }
         }
         _ => {}
