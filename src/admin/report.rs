@@ -84,7 +84,7 @@ pub struct ConfigReport {
     pub file: Option<String>,
     /// How many configs were applied, the first one included.
     pub revision: u64,
-    /// Hash of the one that is in force.
+    /// Hash of the one that is in force, but for the passwords in it.
     pub hash: String,
     /// Reloads by result: `applied`, `unchanged`, `refused`.
     pub reloads: BTreeMap<String, u64>,

@@ -51,7 +51,7 @@ pub struct Standing {
     pub file: String,
     /// How many plans were put into force, the first one included.
     pub revision: u64,
-    /// Of what is in force: XXH3, 64 bits.
+    /// Of what is in force, but for passwords: XXH3, 64 bits.
     pub hash: u64,
     /// Reloads that changed something.
     pub applied: u64,
@@ -575,7 +575,7 @@ impl Follower {
     }
 
     fn hash(&self) -> u64 {
-        let mut bytes = self.config.text_hash.to_le_bytes().to_vec();
+        let mut bytes = self.config.shown_hash.to_le_bytes().to_vec();
         for source in &self.plan.sources {
             bytes.extend_from_slice(source.pattern.absolute().as_bytes());
             bytes.extend_from_slice(&source.job.hash64().to_le_bytes());

@@ -626,6 +626,11 @@ pub fn is_secret(path: &str) -> bool {
     path == "etcd.password" || path == "kafka.sasl" || path.starts_with("kafka.sasl.")
 }
 
+/// True where a password stands.
+pub fn is_password(path: &str) -> bool {
+    is_secret(path) && path.ends_with(".password")
+}
+
 /// The names that may stand in an object; the document itself is "".
 pub fn names_in(object: &str) -> impl Iterator<Item = &'static str> {
     KEYS.iter().filter_map(move |key| {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,20 @@ const OTHER_ERRORS: &str = "other";
 /// Figures of one producer, or of several that share them.
 #[derive(Debug, Default)]
 pub struct Stats {
+    counters: Arc<Counters>,
+    reach: Mutex<Reach>,
+    /// By the thread that waits.
+    waiting: Mutex<HashMap<ThreadId, Vec<(String, Instant)>>>,
+}
+
+/// What has been counted since the process began.
+#[derive(Debug, Default)]
+struct Counters {
     requests: AtomicU64,
     buckets: [AtomicU64; SECONDS.len() + 1],
     micros: AtomicU64,
     // Locks and not messages: whoever wants to know asks at any moment.
     errors: Mutex<BTreeMap<String, u64>>,
-    reach: Mutex<Reach>,
-    /// By the thread that waits.
-    waiting: Mutex<HashMap<ThreadId, Vec<(String, Instant)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,22 +54,32 @@ pub struct Latency {
 }
 
 impl Stats {
+    /// For producers that take the place of these: they count on, also while these end,
+    /// but whom they can reach, and what waits, is their own.
+    pub fn successor(&self) -> Stats {
+        Stats {
+            counters: Arc::clone(&self.counters),
+            reach: Mutex::default(),
+            waiting: Mutex::default(),
+        }
+    }
+
     /// Requests that were sent, of any kind.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.counters.requests.load(Ordering::Relaxed)
     }
 
     /// Failures by name: a Kafka error code's, `code_N` of one that has none here, or the
     /// step at which a connection was lost; beyond a hundred names, `other`.
     pub fn errors(&self) -> BTreeMap<String, u64> {
-        held(&self.errors).clone()
+        held(&self.counters.errors).clone()
     }
 
     /// How long Produce requests took.
     pub fn latency(&self) -> Latency {
         Latency {
-            counts: std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed)),
-            sum_seconds: self.micros.load(Ordering::Relaxed) as f64 / 1e6,
+            counts: std::array::from_fn(|at| self.counters.buckets[at].load(Ordering::Relaxed)),
+            sum_seconds: self.counters.micros.load(Ordering::Relaxed) as f64 / 1e6,
         }
     }
 
@@ -98,20 +114,20 @@ impl Stats {
     }
 
     pub(super) fn sent(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn answered(&self, after: Duration) {
         let seconds = after.as_secs_f64();
         let bucket = SECONDS.iter().position(|&bound| seconds <= bound);
         let bucket = bucket.unwrap_or(SECONDS.len());
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.counters.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
+        self.counters.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     pub(super) fn failed(&self, error: &str) {
-        let mut errors = held(&self.errors);
+        let mut errors = held(&self.counters.errors);
         let known = errors.contains_key(error) || errors.len() < ERRORS_MAX;
         let error = if known { error } else { OTHER_ERRORS };
         match errors.get_mut(error) {
@@ -157,5 +173,20 @@ mod tests {
         assert_eq!(errors["code_12345"], 1);
         assert_eq!(errors.len(), ERRORS_MAX + 1);
         assert_eq!(errors.values().sum::<u64>(), 1_003);
+    }
+
+    #[test]
+    fn a_successor_counts_on_and_has_connections_of_its_own() {
+        let old = Stats::default();
+        old.sent();
+        old.failed("X");
+        old.answered(Duration::from_micros(1));
+        old.connected();
+        let new = old.successor();
+        assert!(old.is_up() && !new.is_up());
+        old.sent();
+        new.sent();
+        assert_eq!((new.requests(), new.errors()["X"]), (3, 1));
+        assert_eq!(new.latency(), old.latency());
     }
 }

@@ -246,7 +246,7 @@ impl Supervisor {
         };
         let plan = Arc::new(plan);
         let topics = plan.topics().into_iter().collect();
-        let pool = Pool::start(0, plan.pool.clone(), topics, shared.clone());
+        let pool = Pool::start(0, plan.pool.clone(), topics, shared.clone(), Arc::default());
         let pool = pool.map_err(StartError::Producers)?;
         let handles = Handles::new(plan.tail.open_files_max);
         let listings = Listings::default();
@@ -311,8 +311,8 @@ impl Supervisor {
             Changes::Never => {}
             Changes::Config(follower) => {
                 self.follows = true;
+                self.board.facts().config = follower.standing(); // before anybody asks
                 self.start_admin()?;
-                self.board.facts().config = follower.standing();
                 self.start_config(*follower, Follower::run);
             }
             Changes::Files(renewal) => self.start_config(*renewal, Renewal::run),
@@ -729,7 +729,10 @@ impl Supervisor {
     fn replace_pool(&mut self) {
         let topics = self.plan.topics().into_iter().collect();
         let plan = self.plan.pool.clone();
-        match Pool::start(self.pools_made, plan, topics, self.shared.clone()) {
+        // What is counted grows as long as the process lives.
+        let before = self.pool.as_ref().map(|pool| pool.stats().successor());
+        let stats = Arc::new(before.unwrap_or_default());
+        match Pool::start(self.pools_made, plan, topics, self.shared.clone(), stats) {
             Ok(pool) => {
                 self.pools_made += 1;
                 self.tailers.offer_to(pool.queue());

@@ -60,12 +60,14 @@ pub struct Retiring {
 }
 
 impl Pool {
-    /// Starts the producers; they end when the queue is closed and empty.
+    /// Starts the producers, which count in `stats`; they end when the queue is closed and
+    /// empty.
     pub fn start(
         number: u64,
         plan: config::Pool,
         topics: Vec<Arc<str>>,
         shared: Shared,
+        stats: Arc<Stats>,
     ) -> io::Result<Pool> {
         let (queue, receivers) = queue(plan.producers, plan.queue_bytes_max);
         let members = receivers.into_iter().map(|chunks| Member {
@@ -82,7 +84,7 @@ impl Pool {
             members: members.collect(),
             stop: stop_pair(),
             shared,
-            stats: Arc::default(),
+            stats,
         };
         for at in 0..pool.members.len() {
             pool.members[at].task = Some(pool.start_member(at)?);

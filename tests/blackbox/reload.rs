@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use logship::admin::FileReport;
+use logship::admin::{FileReport, Report};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -74,6 +74,47 @@ fn a_changed_file_holds_within_a_second_however_it_is_written() {
     }
     let ended = shipper.stop().exits(0);
     assert!(!ended.stderr.contains("[ERROR]"), "{}", ended.stderr);
+}
+
+/// Prometheus takes a counter that goes back for a restart; those of before were taken to
+/// the grave by the producers that a reload replaces.
+#[test]
+fn counters_go_on_when_producers_are_replaced() {
+    let (broker, world) = (Broker::start(), World::new());
+    world.log("app.log").write(["one"]);
+    let mut config = config(json!([source("app.log", "t")]));
+    config["kafka"] = json!({ "brokers": [broker.addresses()] });
+    let shipper = world.run(&config).start();
+    broker.wait_for("t", 1, DEADLINE);
+    let answers = |report: Report| report.kafka.unwrap().request_seconds.count;
+    let before = answers(world.status_until("an answer", |report| answers(report.clone()) > 0));
+    config["kafka"]["linger"] = json!("51ms");
+    world.configure(&config);
+    shipper.says("lines go through new producers from now on");
+    let after = answers(world.status());
+    assert_eq!(after, before, "nothing was shipped since");
+    shipper.stop().exits(0);
+}
+
+/// What `/status` shows of a config would tell whoever guesses the password that he is right.
+#[test]
+fn the_hash_in_the_status_is_the_same_whatever_the_password_is() {
+    let hash = |password: &str, user: &str| {
+        let world = World::new();
+        let mut config = config(json!([]));
+        config["kafka"] = json!({
+            "brokers": ["127.0.0.1:1"],
+            "sasl": { "mechanism": "SCRAM-SHA-512", "username": user, "password": password },
+        });
+        let shipper = world.run(&config).start();
+        let hash = world.status().config.hash;
+        shipper.stop().exits(0);
+        hash
+    };
+    let first = hash("hunter2", "me");
+    assert_eq!(first.len(), 16, "{first}");
+    assert_eq!(first, hash("hunter3", "me"));
+    assert_ne!(first, hash("hunter2", "you"));
 }
 
 #[test]

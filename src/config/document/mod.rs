@@ -7,7 +7,10 @@ mod json;
 mod yaml;
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
+
+use twox_hash::XxHash3_64;
 
 use super::keys;
 
@@ -104,6 +107,16 @@ impl Spot {
     pub const START: Spot = Spot { line: 1, column: 1 };
 }
 
+impl Entry {
+    /// Its path in the table of keys, in an object at `path`.
+    fn path_in(&self, path: &str) -> String {
+        match path {
+            "" => self.name.clone(),
+            path => format!("{path}.{}", self.name),
+        }
+    }
+}
+
 impl Syntax {
     /// YAML for files whose name ends so, JSON for all others.
     pub fn of(file: &Path) -> Syntax {
@@ -117,6 +130,37 @@ impl Syntax {
 }
 
 impl Value {
+    /// XXH3 (64 bits) of what it says, but for passwords: whoever sees it is not to find out
+    /// by trying which one it is.
+    pub fn hash_without_secrets(&self) -> u64 {
+        let mut hasher = XxHash3_64::new();
+        self.feed("", &mut hasher);
+        hasher.finish()
+    }
+
+    /// `path` is its own in the table of keys.
+    fn feed(&self, path: &str, hasher: &mut XxHash3_64) {
+        match &self.content {
+            _ if keys::is_password(path) => 0_u8.hash(hasher),
+            Content::Null => 1_u8.hash(hasher),
+            Content::Bool(flag) => (2_u8, flag).hash(hasher),
+            Content::Number(text) => (3_u8, text).hash(hasher),
+            Content::Text(text) => (4_u8, text).hash(hasher),
+            Content::List(items) => {
+                (5_u8, items.len()).hash(hasher);
+                let path = format!("{path}[]");
+                items.iter().for_each(|item| item.feed(&path, hasher));
+            }
+            Content::Object(entries) => {
+                (6_u8, entries.len()).hash(hasher);
+                for entry in entries {
+                    entry.name.hash(hasher);
+                    entry.value.feed(&entry.path_in(path), hasher);
+                }
+            }
+        }
+    }
+
     /// What it is, in a word for people.
     pub fn kind(&self) -> &'static str {
         match self.content {
@@ -204,11 +248,7 @@ fn find_doubles(value: &Value, path: &str, flaws: &mut Vec<Flaw>) {
                         problem: format!("the key '{name}' stands twice in this object, the other one in line {line}: remove one"),
                     });
                 }
-                let path = match path {
-                    "" => entry.name.clone(),
-                    path => format!("{path}.{}", entry.name),
-                };
-                find_doubles(&entry.value, &path, flaws);
+                find_doubles(&entry.value, &entry.path_in(path), flaws);
             }
         }
         _ => {}
@@ -218,6 +258,38 @@ fn find_doubles(value: &Value, path: &str, flaws: &mut Vec<Flaw>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The hash in `/status` was of the whole text: a password in it could be guessed, and
+    /// the guess be proved, as fast as one can hash.
+    #[test]
+    fn a_hash_tells_everything_but_a_password() {
+        let hash = |text: &str, syntax| {
+            let (value, _) = parse(text.as_bytes(), syntax).unwrap();
+            value.hash_without_secrets()
+        };
+        let config = |user: &str, kafka: &str, etcd: &str| {
+            let text = format!(
+                r#"{{"kafka": {{"sasl": {{"username": "{user}", "password": "{kafka}"}}}}, "etcd": {{"password": "{etcd}"}}, "n": [1, true, null]}}"#
+            );
+            hash(&text, Syntax::Json)
+        };
+        let first = config("me", "a", "b");
+        assert_eq!(first, config("me", "hunter2", "b"));
+        assert_eq!(first, config("me", "a", "hunter2"));
+        assert_ne!(first, config("you", "a", "b"));
+        let written = [
+            r#"{"a": [1, "x"]}"#,
+            r#"{"a":["x",1]}"#,
+            r#"{"a":[1]}"#,
+            r#"{"b":[1]}"#,
+        ];
+        let hashes = written.map(|text| hash(text, Syntax::Json));
+        assert!(
+            (1..4).all(|n| !hashes[..n].contains(&hashes[n])),
+            "{hashes:?}"
+        );
+        assert_eq!(hash("a: [1, x]", Syntax::Yaml), hashes[0]);
+    }
 
     fn flaws(text: impl AsRef<[u8]>, syntax: Syntax) -> Vec<String> {
         let flaws = match parse(text.as_ref(), syntax) {

@@ -51,6 +51,8 @@ pub struct FileConfig {
     pub etcd: Option<Remote>,
     /// XXH3 (64 bits) of the text.
     pub text_hash: u64,
+    /// The same of what it says, but for passwords: this one may be shown.
+    pub shown_hash: u64,
     /// What had better be looked at.
     pub warnings: Vec<Mistake>,
     /// What holds for a source that does not say so itself.
@@ -69,6 +71,7 @@ impl FileConfig {
             plan: defaults::plan(Sink::Stdout, host),
             etcd: None,
             text_hash: 0,
+            shown_hash: 0,
             warnings: Vec::new(),
             defaults: sources::Defaults {
                 when_full: tail::WhenFull::default(),
@@ -125,6 +128,7 @@ pub fn read_config(
     let config = lowered.expect("whatever could not be lowered is a mistake");
     Ok(FileConfig {
         text_hash: XxHash3_64::oneshot(text),
+        shown_hash: root.map_or(0, Value::hash_without_secrets),
         warnings,
         ..config
     })
@@ -254,6 +258,7 @@ fn lower(
         plan,
         etcd,
         text_hash: 0,
+        shown_hash: 0,
         warnings: Vec::new(),
         defaults: ours,
     })
