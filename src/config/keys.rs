@@ -292,6 +292,14 @@ pub const KEYS: &[Key] = &[
         "The longest such pause, which is never exceeded. From 10ms to 10m.",
     ),
     key(
+        "kafka.refused_backoff",
+        DURATION,
+        r#""10s""#,
+        r#""1m""#,
+        "The pause after a broker refused the login, or a certificate was refused, by either side. Each producer tries again by itself: where a \
+         directory locks out who fails too often, make it longer. SIGHUP tries at once with what has changed. From 100ms to 1h.",
+    ),
+    key(
         "kafka.metadata_age_max",
         DURATION,
         r#""5m""#,

@@ -417,14 +417,15 @@ fn a_file_of_secrets_that_everybody_can_read_is_told_here_too() {
     let world = World::new();
     let certificates = Certificates::new();
     fs::copy(certificates.client_cert(), world.path("cert")).unwrap();
-    fs::copy(certificates.client_key(), world.path("secret")).unwrap();
+    fs::copy(certificates.client_key(), world.path("key")).unwrap();
+    fs::write(world.path("secret"), "hunter2\n").unwrap();
     fs::write(world.path("value"), r#"[{"path": "/a", "topic": "a"}]"#).unwrap();
     let tls = [
         "--tls-insecure-skip-verify",
         "--tls-cert-file",
         "cert",
         "--tls-key-file",
-        "secret",
+        "key",
     ];
     let password = [
         "--sasl-mechanism",
@@ -453,20 +454,23 @@ fn a_file_of_secrets_that_everybody_can_read_is_told_here_too() {
     };
     for mode in [0o600, 0o604] {
         world.log("secret").chmod(mode);
-        for (option, logship, exit) in [
-            ("--tls-key-file", login(&world, &tls), 3),
-            ("--sasl-password-file", login(&world, &password), 3),
-            ("--sasl-token-file", login(&world, &token), 3),
+        world.log("key").chmod(mode);
+        let user = ["--user", "me", "--password-file", "secret"];
+        for (option, file, logship, exit) in [
+            ("--tls-key-file", "key", login(&world, &tls), 3),
             (
-                "--password-file",
-                etcd(["--user", "me", "--password-file", "secret"]),
-                0,
+                "--sasl-password-file",
+                "secret",
+                login(&world, &password),
+                3,
             ),
-            ("--key", etcd(["--cert", "cert", "--key", "secret"]), 0),
+            ("--sasl-token-file", "secret", login(&world, &token), 3),
+            ("--password-file", "secret", etcd(user), 0),
+            ("--key", "key", etcd(["--cert", "cert", "--key", "key"]), 0),
         ] {
             let ended = logship.run().exits(exit);
             let said =
-                format!("{option}: everybody on this host can read 'secret': chmod 600 'secret'");
+                format!("{option}: everybody on this host can read '{file}': chmod 600 '{file}'");
             assert_eq!(
                 ended.stderr.contains(&said),
                 mode == 0o604,

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -93,6 +95,38 @@ fn counters_go_on_when_producers_are_replaced() {
     shipper.says("lines go through new producers from now on");
     let after = answers(world.status());
     assert_eq!(after, before, "nothing was shipped since");
+    shipper.stop().exits(0);
+}
+
+/// Ten seconds each, whatever was configured: too often where a directory locks a user out.
+#[test]
+fn the_pause_after_a_refusal_is_that_of_the_config() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, attempts) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"no TLS here\r\n");
+            if sender.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut config = config(json!([source("app.log", "t")]));
+    config["kafka"] = json!({
+        "brokers": [address],
+        "producers": 1,
+        "refused_backoff": "100ms",
+        "tls": { "insecure_skip_verify": true },
+    });
+    let shipper = world.run(&config).start();
+    shipper.says("cannot reach broker");
+    let deadline = Instant::now() + DEADLINE;
+    for _ in 0..10 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        attempts.recv_timeout(left).expect("another attempt");
+    }
     shipper.stop().exits(0);
 }
 

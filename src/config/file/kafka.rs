@@ -131,6 +131,9 @@ fn limits(kafka: &Object, options: &mut Options, report: &mut Report) {
             problem,
         );
     }
+    if let Some(pause) = kafka.duration("refused_backoff", 100 * MOMENT..=HOUR, report) {
+        options.refused_pause = pause;
+    }
     if let Some(age) = kafka.duration("metadata_age_max", 1_000 * MOMENT..=24 * HOUR, report) {
         options.metadata_age_max = age;
     }

@@ -74,6 +74,9 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// First and longest pause before something is tried again.
     pub backoff: (Duration, Duration),
+    /// Pause after a broker did not take us, or we did not take it: that waits for a human,
+    /// and some lock out who fails too often.
+    pub refused_pause: Duration,
     /// How long a new topic may be unknown or without leaders before it is told.
     pub creation_grace: Duration,
     /// Pause before a topic that waits for a human is tried again.
@@ -99,6 +102,7 @@ impl Options {
             in_flight_bytes_max: 2_500_000,
             request_bytes_max: 1_000_000,
             backoff: (Duration::from_millis(100), Duration::from_secs(2)),
+            refused_pause: Duration::from_secs(10),
             creation_grace: Duration::from_secs(3),
             waiting_pause: Duration::from_secs(1),
             metadata_age_max: Duration::from_secs(300),

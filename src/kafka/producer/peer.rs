@@ -4,17 +4,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::{Discriminant, discriminant};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::address::Address;
 use super::super::connection::{Connection, ConnectionId};
 use super::super::error::{Cause, ConnectionError, Stage};
 use super::super::wire::{self, Versions};
 use super::{Notice, Options, Producer, TopicId, pause};
-
-/// Pause after a broker did not take us, or we did not take it: that waits for a human,
-/// and some lock out who fails too often.
-const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where we stand with one broker address.
 #[derive(Debug, Default)]
@@ -219,7 +215,7 @@ impl<R> Producer<R> {
     }
 
     pub(super) fn down(&mut self, id: ConnectionId, mut error: ConnectionError, now: Instant) {
-        let backoff = self.options.backoff;
+        let (backoff, refused_pause) = (self.options.backoff, self.options.refused_pause);
         let Some((_, peer)) = self.owner(id) else {
             return;
         };
@@ -239,7 +235,7 @@ impl<R> Producer<R> {
             peer.answers &= error.stage == Stage::Serving; // else it may be another by now
             peer.failures += 1;
             let pause = match error.is_refusal() {
-                true => REFUSED_PAUSE,
+                true => refused_pause,
                 false => pause(backoff, peer.failures),
             };
             peer.retry_at = Some(now + pause);
