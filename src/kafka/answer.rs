@@ -68,6 +68,15 @@ impl<'a> Answer<'a> {
         self.plausible(count)
     }
 
+    /// The length of an ARRAY that takes memory, of which `room` is left: one with more is
+    /// believed as little as one that says more than it has.
+    pub fn count_within(&mut self, room: &mut usize, of: &str) -> Result<usize, Cause> {
+        let count = self.count()?;
+        let problem = || Cause::Protocol(format!("an answer that names {count} {of}: not Kafka?"));
+        *room = room.checked_sub(count).ok_or_else(problem)?;
+        Ok(count)
+    }
+
     /// The length of a COMPACT_ARRAY; null counts as empty.
     pub fn compact_count(&mut self) -> Result<usize, Cause> {
         let count = self.unsigned_varint()?.saturating_sub(1);

@@ -214,16 +214,18 @@ pub struct ProduceOutcome {
     pub code: ErrorCode,
 }
 
-/// Decodes a Produce answer, and how long the broker asks us to hold back (KIP-219).
+/// Decodes a Produce answer to a request with so many `parts`, and how long the broker asks us
+/// to hold back (KIP-219).
 pub fn produce_response(
     body: &[u8],
     version: i16,
+    mut parts: usize,
 ) -> Result<(Vec<ProduceOutcome>, Duration), Cause> {
     let mut answer = Answer::new(ApiKey::Produce, body);
     let mut outcomes = Vec::new();
     for _ in 0..answer.count()? {
         let topic = answer.string()?;
-        for _ in 0..answer.count()? {
+        for _ in 0..answer.count_within(&mut parts, "partitions")? {
             let partition = answer.i32()?;
             let code = ErrorCode(answer.i16()?);
             answer.i64()?; // base offset
@@ -241,6 +243,13 @@ pub fn produce_response(
     let throttle_ms = answer.i32()?;
     Ok((outcomes, millis(throttle_ms)))
 }
+
+/// Brokers of a cluster that are believed.
+pub const BROKERS_MAX: usize = 10_000;
+/// Topics of one answer that are believed,
+const TOPICS_MAX: usize = 100_000;
+/// and partitions of all of them.
+const PARTITIONS_MAX: usize = 1_000_000;
 
 /// What a Metadata answer says.
 #[derive(Debug, PartialEq, Eq)]
@@ -299,9 +308,10 @@ pub fn metadata_request<'a>(
 pub fn metadata_response(body: &[u8], version: i16) -> Result<ClusterMetadata, Cause> {
     const REPLICA_NOT_AVAILABLE: i16 = 9; // the leader is there all the same
     let mut answer = Answer::new(ApiKey::Metadata, body);
+    let mut partitions_left = PARTITIONS_MAX;
     answer.i32()?; // throttle time
     let mut brokers = Vec::new();
-    for _ in 0..answer.count()? {
+    for _ in 0..answer.count_within(&mut { BROKERS_MAX }, "brokers")? {
         let node = answer.i32()?;
         let host = answer.string()?;
         let port = answer.i32()?;
@@ -317,12 +327,12 @@ pub fn metadata_response(body: &[u8], version: i16) -> Result<ClusterMetadata, C
     answer.nullable_string()?; // cluster id
     answer.i32()?; // controller
     let mut topics = Vec::new();
-    for _ in 0..answer.count()? {
+    for _ in 0..answer.count_within(&mut { TOPICS_MAX }, "topics")? {
         let code = ErrorCode(answer.i16()?);
         let name = answer.string()?;
         answer.i8()?; // internal
         let mut leaders = Vec::new();
-        for _ in 0..answer.count()? {
+        for _ in 0..answer.count_within(&mut partitions_left, "partitions")? {
             let error = answer.i16()?;
             let index = answer.i32()?;
             let leader = answer.i32()?;
@@ -730,7 +740,7 @@ mod tests {
         let response = produce();
         for version in PRODUCE.0..=PRODUCE.1 {
             let body = encoded(&response, version);
-            let (outcomes, throttle) = produce_response(&body, version).unwrap();
+            let (outcomes, throttle) = produce_response(&body, version, 10).unwrap();
             assert_eq!(throttle, Duration::from_millis(250));
             let read: Vec<_> = outcomes
                 .iter()
@@ -869,13 +879,25 @@ mod tests {
                     }
                 }
                 let _ = metadata_response(&damaged, 8);
-                let _ = produce_response(&damaged, 7);
+                let _ = produce_response(&damaged, 7, 10);
                 let _ = init_producer_id_response(&damaged);
                 let _ = api_versions_response(&damaged, 3);
             }
         }
         assert!(metadata_response(&[0x7f; 40], 8).is_err());
-        assert!(produce_response(&[0x7f; 40], 7).is_err());
+        assert!(produce_response(&[0x7f; 40], 7, 10).is_err());
+    }
+
+    /// Of 64 MiB that say so, each took many times as much.
+    #[test]
+    fn an_answer_with_more_than_was_asked_for_is_not_believed() {
+        let body = encoded(&produce(), 7);
+        assert!(produce_response(&body, 7, 10).is_ok());
+        assert!(produce_response(&body, 7, 0).is_err());
+        let topic = MetadataResponseTopic::default().with_name(Some(TopicName::default()));
+        let many = MetadataResponse::default().with_topics(vec![topic; TOPICS_MAX + 1]);
+        let error = metadata_response(&encoded(&many, 8), 8).unwrap_err();
+        assert!(error.to_string().contains("names 100001 topics"), "{error}");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use kafka_protocol::messages::ApiKey;
 use super::super::address::{self, Address};
 use super::super::answer::Answer;
 use super::super::error::{Cause, ErrorCode, quoted};
+use super::super::wire::BROKERS_MAX;
 
-/// Brokers of a cluster that are believed.
-const BROKERS_MAX: usize = 10_000;
 /// Bytes of a host name that are believed; DNS has 253 (RFC 1035 section 3.1).
 const HOST_BYTES_MAX: usize = 255;
 /// Partitions that are believed, of all topics that were asked for.
@@ -80,12 +79,8 @@ pub fn metadata(body: &[u8], topics: Vec<String>) -> Result<Vec<Known>, Cause> {
 
 /// The brokers by node id.
 fn brokers(answer: &mut Answer) -> Result<HashMap<i32, Address>, Cause> {
-    let count = answer.count()?;
-    if count > BROKERS_MAX {
-        return Err(nonsense(format!("names {count} brokers")));
-    }
     let mut brokers = HashMap::new();
-    for _ in 0..count {
+    for _ in 0..answer.count_within(&mut { BROKERS_MAX }, "brokers")? {
         let node = answer.i32()?;
         let host = answer.string()?;
         let port = answer.i32()?;

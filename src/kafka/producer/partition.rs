@@ -166,8 +166,10 @@ impl<R> Producer<R> {
             Request::InitProducerId => {
                 wire::init_producer_id_response(body).map(|answer| self.apply_identity(answer, now))
             }
-            Request::Produce { parts, .. } => wire::produce_response(body, versions.produce)
-                .and_then(|answer| self.apply_produce(address, parts, answer, now)),
+            Request::Produce { parts, .. } => {
+                wire::produce_response(body, versions.produce, parts.len())
+                    .and_then(|answer| self.apply_produce(address, parts, answer, now))
+            }
         };
         // An answer that cannot be read settles nothing.
         decoded.inspect_err(|_| self.unanswered(kind, now))
