@@ -78,20 +78,22 @@ pub fn is_copy(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
 /// was settled of it.
 fn goes_on(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
     let far = entry.beyond.last().map_or(entry.position, |range| range.1);
-    // Where nothing can be compared, as with NUL bytes at the head, it must not have shrunk.
-    let is_blank = entry.head.len + entry.window.len == 0;
-    let far = if is_blank { entry.size } else { far };
     Ok(size >= far && fits(input, entry.head)? && fits(input, entry.window)?)
 }
 
 /// Tells a remembered file from another one in its place.
 pub fn recognise(input: &Input, size: u64, entry: &Entry) -> io::Result<Recognition> {
     let same_inode = may_be_one(entry.origin.created_ns, input.created_ns());
-    Ok(if same_inode && goes_on(input, size, entry)? {
-        Recognition::Same
-    } else {
-        Recognition::Changed
-    })
+    // Where nothing of it was settled, all that tells it from another file with an equal head,
+    // or none, is that it has not shrunk.
+    let has_shrunk = entry.window.len == 0 && size < entry.size;
+    Ok(
+        if same_inode && !has_shrunk && goes_on(input, size, entry)? {
+            Recognition::Same
+        } else {
+            Recognition::Changed
+        },
+    )
 }
 
 /// Hashes `len` bytes that end at `end`. A file too short gives a mark of what

@@ -401,6 +401,34 @@ fn what_is_cut_off_the_end_of_a_file_while_logship_is_stopped_is_told() {
     }
 }
 
+/// ... and where nothing was shipped, another file may have taken its place, with an equal
+/// head: what was known of the one before was its own.
+#[test]
+fn a_shorter_file_with_an_equal_head_is_another_one_where_nothing_was_shipped() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let config = stops_within(&broker, "*.log", "one", "100ms");
+    broker.fault(Fault::of(Misdeed::Error(29)).on(ApiKey::Produce));
+    let shipper = world.run(&config).start();
+    let head = "x".repeat(4999);
+    log.write([&head, "two", "three"]);
+    let size = log.size();
+    world.status_until("all known", |report| {
+        report
+            .topics
+            .get("one")
+            .is_some_and(|t| t.known_bytes >= size)
+    });
+    shipper.stop().exits(3);
+    std::fs::write(log.path(), format!("{head}\nnew\n")).unwrap();
+    broker.clear_faults();
+    let shipper = world.run(&config).start();
+    records(&broker, "one", 2);
+    let ended = shipper.stop().exits(0);
+    assert_eq!(ranges(&ended.losses()), [(0, size)]);
+    assert_eq!(values(&broker, "one"), [&head, "new"]);
+}
+
 /// ... and what was room only is no loss, and waits for nobody.
 #[test]
 fn room_that_is_given_back_while_logship_is_stopped_is_no_loss() {
