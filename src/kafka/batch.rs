@@ -30,6 +30,8 @@ impl ProducerId {
 /// what it holds for a while, it shrinks: a busy minute or a huge record is not kept for ever.
 pub struct BatchBuilder {
     batch_bytes_max: usize,
+    /// That, or less for the batch that is being built.
+    limit: usize,
     compressor: Compressor,
     /// Room for the header, then the records so far; of no meaning while there are none.
     buffer: Vec<u8>,
@@ -46,6 +48,7 @@ impl BatchBuilder {
     pub fn new(batch_bytes_max: usize, compression: Compression) -> Self {
         BatchBuilder {
             batch_bytes_max: batch_bytes_max.min(ENCODABLE_BYTES_MAX),
+            limit: batch_bytes_max.min(ENCODABLE_BYTES_MAX),
             compressor: Compressor::new(compression),
             buffer: Vec::new(),
             records: 0,
@@ -95,7 +98,7 @@ impl BatchBuilder {
         };
         let body_bytes = record.body_bytes();
         let end = self.buffer.len() + varint_bytes(zigzag_len(body_bytes)) + body_bytes;
-        if end > self.batch_bytes_max && !self.takes_beyond_limit(end) {
+        if end > self.limit && !self.takes_beyond_limit(end) {
             return false;
         }
         if end + HEAD_BYTES > self.buffer.capacity() {
@@ -229,6 +232,10 @@ impl BatchBuilder {
 }
 
 impl Records for BatchBuilder {
+    fn limit(&mut self, bytes_max: usize) {
+        self.limit = bytes_max.min(self.batch_bytes_max);
+    }
+
     #[inline]
     fn push(
         &mut self,

@@ -27,6 +27,10 @@ pub enum Kind {
 
 /// Records on their way into a batch.
 pub trait Records {
+    /// Sets the limit in bytes, before compression and with all that a batch adds; one above
+    /// the builder's own is that one.
+    fn limit(&mut self, bytes_max: usize);
+
     /// Appends a record. When there is one already and this one would go past the
     /// limit, nothing changes and the answer is `false`.
     fn push(

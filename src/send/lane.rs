@@ -194,9 +194,10 @@ impl Lane {
         bytes_max: usize,
     ) -> Receipt {
         let mut claims = Vec::new();
+        builder.limit(bytes_max);
         while let Some((_, chunk)) = self.chunks.front_mut() {
             if !chunk.is_stale() {
-                let taken = encoder.encode(chunk, builder, bytes_max);
+                let taken = encoder.encode(chunk, builder);
                 if taken.to > chunk.cursor() {
                     let claim = chunk.hand_over(taken.to, taken.records, taken.skipped);
                     if taken.records > 0 {
@@ -245,7 +246,7 @@ impl Encoder {
     /// batch is full.
     ///
     /// This is the hot path: each line's bytes are copied once, into the batch.
-    fn encode(&mut self, chunk: &Chunk, builder: &mut impl Records, bytes_max: usize) -> Taken {
+    fn encode(&mut self, chunk: &Chunk, builder: &mut impl Records) -> Taken {
         let shape = &chunk.shape;
         let (mut records, mut skipped) = (0, 0);
         self.render_key(chunk);
@@ -273,9 +274,7 @@ impl Encoder {
                 None => EncodedHeaders::NONE,
                 Some(headers) => headers.at(line.offset),
             };
-            let bytes = builder.bytes() + value.len() + headers.bytes();
-            let full = !builder.is_empty() && bytes > bytes_max;
-            if full || !builder.push(chunk.read_at_ms, key, value, headers) {
+            if !builder.push(chunk.read_at_ms, key, value, headers) {
                 to = line.offset;
                 break;
             }

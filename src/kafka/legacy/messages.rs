@@ -38,6 +38,8 @@ pub struct Messages {
 /// Collects messages up to a limit.
 pub struct MessageBuilder {
     batch_bytes_max: usize,
+    /// That, or less for the messages that are being collected.
+    limit: usize,
     compressor: Compressor,
     set: Vec<u8>,
     count: u32,
@@ -50,6 +52,7 @@ impl MessageBuilder {
     pub fn new(batch_bytes_max: usize, compression: Compression) -> MessageBuilder {
         MessageBuilder {
             batch_bytes_max,
+            limit: batch_bytes_max,
             compressor: Compressor::new(known(compression)),
             set: Vec::new(),
             count: 0,
@@ -79,6 +82,10 @@ impl MessageBuilder {
 }
 
 impl Records for MessageBuilder {
+    fn limit(&mut self, bytes_max: usize) {
+        self.limit = bytes_max.min(self.batch_bytes_max);
+    }
+
     fn push(
         &mut self,
         _timestamp_ms: i64,
@@ -87,7 +94,7 @@ impl Records for MessageBuilder {
         headers: EncodedHeaders,
     ) -> bool {
         let more = key.map_or(0, <[u8]>::len) + value.len() + OVERHEAD_BYTES;
-        if self.count > 0 && self.set.len() + more > self.batch_bytes_max {
+        if self.count > 0 && self.set.len() + more > self.limit {
             return false;
         }
         // An empty line is an empty value, and not null.

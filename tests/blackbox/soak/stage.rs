@@ -510,6 +510,8 @@ impl Stage {
         let life = self.writer(slot).life;
         let line = self.model.line(life, false, &mut self.dice);
         let cut = self.dice.between(1, line.len());
+        // NUL bytes at its end would look like room that a writer has made, and are not known.
+        let cut = (1..=cut).rev().find(|at| line[at - 1] != 0).unwrap_or(1);
         self.model.is_partial(life, cut);
         let writer = self.writer(slot);
         writer.file.write_all(&line[..cut]).unwrap();
