@@ -135,6 +135,11 @@ impl Entry {
         self.unread_bytes() > 0
     }
 
+    /// Nothing behind it is settled.
+    pub fn settled_to(&self) -> u64 {
+        self.beyond.last().map_or(self.position, |range| range.1)
+    }
+
     /// What it has that was not settled, in bytes.
     fn unread_bytes(&self) -> u64 {
         let settled = self.beyond.iter().map(|(from, to)| to - from).sum::<u64>();
@@ -448,7 +453,7 @@ impl Ledger {
             inner.lose(&saved, LossReason::Gone);
             *saved
         };
-        entry.complete = true;
+        (entry.complete, entry.size) = (true, entry.settled_to());
         inner.remember(entry);
         drop(inner);
         self.changed();
@@ -464,6 +469,7 @@ impl Ledger {
             }
             inner.remember(Entry {
                 complete: true,
+                size: known.settled_to(),
                 found_at: Some(found_at),
                 seen: now_seconds(),
                 ..*known
@@ -648,6 +654,7 @@ impl Ledger {
     /// A file goes on that is shorter than it was known to be, by nobody who saw it shrink:
     /// what was cut off is lost.
     pub fn cut(&self, file: &FileLedger, size: u64) {
+        let mut inner = self.inner(); // first: what is written down and not told is told by nobody
         if let Some((position, size)) = file.cut_to(size) {
             let cut = Entry {
                 position,
@@ -655,7 +662,7 @@ impl Ledger {
                 beyond: Vec::new(),
                 ..file.entry()
             };
-            self.inner().lose(&cut, LossReason::Truncated);
+            inner.lose(&cut, LossReason::Truncated);
         }
     }
 
@@ -1143,5 +1150,25 @@ mod tests {
         account.set_room(Some(40));
         account.claim(0, 50, 1, Mark::default()).hand_on();
         assert_eq!(known(&account), (100, 100));
+    }
+
+    /// What was told to be lost of a file that is found again is not known of it any more.
+    #[test]
+    fn what_was_told_of_a_complete_file_is_not_told_again() {
+        let entry = known("/a.log", "t", 7, 60);
+        for complete in [
+            |ledger: &Ledger, entry: &Entry| ledger.complete(entry, PathBuf::from("/a.log.1")),
+            |ledger: &Ledger, entry: &Entry| ledger.give_up(entry),
+        ] {
+            let ledger = Ledger::remembering(vec![entry.clone()]);
+            complete(&ledger, &entry);
+            let found = ledger.recall(1, 2, &of("t"), Path::new("/a.log")).unwrap();
+            let flow = ledger.flow("h", Path::new("/a.log"), &of("t"));
+            let account = FileLedger::resumed(&found.entry(), entry.origin.clone(), flow);
+            let account = ledger.open(account);
+            ledger.cut(&account, 70);
+            let lost: u64 = ledger.figures().lost_bytes.iter().sum();
+            assert_eq!((account.position(), lost), (60, 40));
+        }
     }
 }

@@ -41,6 +41,10 @@ pub struct Generation {
     skip_nuls: bool,
     /// Since when everything there is has been read.
     at_end_since: Option<Instant>,
+    /// From here on there was room only when all was read; nothing is written there yet.
+    room: Option<u64>,
+    /// What is not read yet ends with a NUL byte, so that there may be room.
+    may_have_room: bool,
     /// With `--once`: the size at the beginning. A line that begins before it
     /// is the last; a live writer would otherwise keep us for ever.
     once_end: Option<u64>,
@@ -88,9 +92,13 @@ impl Generation {
             just_looked: false,
             skip_nuls: false,
             at_end_since: None,
+            room: None,
+            may_have_room: false,
             once_end: once.then_some(last.size),
             until: None,
         };
+        // Whoever had the account before may have found room where lines are by now.
+        generation.ledger.set_room(None);
         // The file's size is known from now on, if it is its own: a step tells if not.
         generation.was_rewritten()?;
         Ok(generation)
@@ -122,6 +130,8 @@ impl Generation {
             just_looked: false,
             skip_nuls: before.skip_nuls,
             at_end_since: None,
+            room: before.room,
+            may_have_room: before.may_have_room,
             once_end: None,
             until: None,
         }
@@ -264,11 +274,7 @@ impl Generation {
             None => self.until.unwrap_or(self.last.size),
         };
         let complete = complete || self.until.is_some() || gap.to.is_some() || self.last.ended;
-        if self.is_room_entered()? {
-            self.cursor.enter_room();
-            self.ledger.set_room(None);
-            self.at_end_since = None;
-        }
+        self.look_at_room()?; // the last one may have been before lines were taken
         if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
             self.note_end();
             cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
@@ -304,10 +310,10 @@ impl Generation {
             return;
         }
         self.at_end_since = Some(Instant::now());
-        let is_room = self.cursor.room < self.cursor.seen_to();
-        if is_room && self.cursor.seen_to() >= self.last.size && self.until.is_none() {
-            self.ledger.set_room(Some(self.cursor.room));
-        }
+        let cursor = &self.cursor;
+        let is_room = cursor.room < cursor.seen_to() && cursor.seen_to() >= self.last.size;
+        self.room = (is_room && self.until.is_none()).then_some(cursor.room);
+        self.ledger.set_room(self.room);
     }
 
     /// An unfinished last line that now counts as a line.
@@ -338,6 +344,7 @@ impl Generation {
     pub fn was_rewritten(&mut self) -> io::Result<bool> {
         let look = self.input.look()?;
         if look == self.last && !self.unsure {
+            self.look_at_room()?;
             return Ok(false);
         }
         // What is behind the end of a topic of before is not its own.
@@ -365,24 +372,40 @@ impl Generation {
             .saw(self.goal().unwrap_or(look.size).min(look.size));
         self.last = look;
         self.unsure = look.may_hide_a_change();
+        self.may_have_room = look.size > self.cursor.seen_to() && !self.has_byte(look.size - 1)?;
+        self.look_at_room()?;
         Ok(false)
     }
 
-    /// True when a file shrank only by NUL bytes that were never written over: room
-    /// that its writer had made for lines and did not need.
+    /// True when a file shrank only by NUL bytes that were never written over, as far as is
+    /// known: room that its writer had made for lines and did not need.
     fn gave_room_back(&self, size: u64) -> bool {
-        self.cursor.seen_to() >= self.last.size
-            && self.cursor.room <= size
-            && self.ledger.read_to() <= size
+        let cursor = &self.cursor;
+        let seen = (cursor.seen_to() >= self.last.size).then_some(cursor.room);
+        let is_room = |from: Option<u64>| from.is_some_and(|from| from <= size);
+        let had_room = is_room(seen) || is_room(self.room) || self.may_have_room;
+        had_room && self.ledger.read_to() <= size
     }
 
-    /// True when something was written where there was only room.
-    fn is_room_entered(&self) -> io::Result<bool> {
-        if self.cursor.room >= self.cursor.scanned {
-            return Ok(false);
+    /// Something may be written where there was only room: it is read, and known, from then on.
+    fn look_at_room(&mut self) -> io::Result<()> {
+        let cursor = &self.cursor;
+        let room = (cursor.room < cursor.scanned).then_some(cursor.room);
+        if let Some(room) = room.or(self.room)
+            && self.has_byte(room)?
+        {
+            self.room = None;
+            self.ledger.set_room(None);
+            self.cursor.enter_room();
+            self.at_end_since = None;
         }
+        Ok(())
+    }
+
+    /// True when another byte than NUL stands there.
+    fn has_byte(&self, at: u64) -> io::Result<bool> {
         let mut byte = [0];
-        let read = self.input.read_at(&mut byte, self.cursor.room)?;
+        let read = self.input.read_at(&mut byte, at)?;
         Ok(read == 1 && byte != [0])
     }
 

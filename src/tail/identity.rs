@@ -77,8 +77,7 @@ pub fn is_copy(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
 /// True when a file of `size` bytes begins like a remembered one, and has all that
 /// was settled of it.
 fn goes_on(input: &Input, size: u64, entry: &Entry) -> io::Result<bool> {
-    let far = entry.beyond.last().map_or(entry.position, |range| range.1);
-    Ok(size >= far && fits(input, entry.head)? && fits(input, entry.window)?)
+    Ok(size >= entry.settled_to() && fits(input, entry.head)? && fits(input, entry.window)?)
 }
 
 /// Tells a remembered file from another one in its place.

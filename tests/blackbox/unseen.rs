@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{config, source};
+use crate::broker::{Broker, Fault, Misdeed};
+use crate::daemon::{config, records, source, to_broker};
 use crate::sleep::{asleep, sleepy};
 use crate::world::{Log, Logship, Rotate, Shipper, World, numbered};
 
@@ -542,6 +543,72 @@ fn room_that_grows_page_by_page_while_lines_fill_it_repeats_and_loses_nothing() 
     writer.write_all_at(b"the end\n", at).unwrap();
     shipper.delivers(["the end"]);
     ends_without_a_loss(&world, shipper, 3 + 600 + 1);
+}
+
+/// It was said that the file was truncated: what was shipped came again, and what was not
+/// was told as lost, and shipped.
+#[test]
+fn room_behind_lines_that_wait_for_kafka_is_given_back_without_a_word() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let mut config = to_broker(&broker, json!([source("app.log", "t")]));
+    config["queue"] = json!({ "bytes": "1MiB" });
+    let shipper = world.run(&config).start();
+    log.write(["one"]);
+    world.acked("t", 1);
+    broker.pause();
+    let lines: Vec<String> = numbered(0..60_000)
+        .into_iter()
+        .map(|line| format!("{line} {}", "=".repeat(60)))
+        .collect();
+    log.write(&lines);
+    let (writer, at) = (for_writing(log.path()), log.size());
+    writer.set_len(at + 4096).unwrap();
+    world.status_until("the file to wait", |report| {
+        let mut files = report.files.iter();
+        files.any(|file| file.size == at + 4096 && file.state == "full")
+    });
+    writer.set_len(at).unwrap();
+    sleep(LOOKS);
+    broker.resume();
+    world.status_until("all to be acknowledged", |report| {
+        report.topics["t"].acked_lines == 60_001
+    });
+    let ended = shipper.stop().exits(0);
+    assert_eq!(ended.losses(), []);
+    assert_eq!(broker.records("t").len(), 60_001);
+}
+
+/// Lines came back, so that they are to be read again, and more are written over the room
+/// behind them: nobody knew of those, and they were lost without a word.
+#[test]
+fn lines_that_are_written_over_room_while_those_before_wait_are_known() {
+    let (broker, world) = (Broker::start(), World::new());
+    let mut log = world.log("app.log");
+    let shipper = world
+        .run(&to_broker(&broker, json!([source("app.log", "t")])))
+        .start();
+    log.write(["one"]);
+    world.acked("t", 1);
+    let (writer, at) = (for_writing(log.path()), log.size());
+    writer.set_len(at + 4096).unwrap();
+    sleep(LOOKS);
+    broker.fault(Fault::of(Misdeed::Error(29)).topic("t"));
+    writer.write_all_at(b"two\n", at).unwrap();
+    sleep(Duration::from_secs(1)); // it waits for a human, and what follows comes back
+    writer.write_all_at(b"three\n", at + 4).unwrap();
+    world.status_until("the topic to stall", |report| {
+        report.files.iter().any(|file| file.state == "full")
+    });
+    sleep(LOOKS);
+    writer.write_all_at(b"four\n", at + 10).unwrap();
+    world.status_until("all to be known", |report| {
+        report.topics["t"].known_bytes >= at + 15
+    });
+    broker.clear_faults();
+    records(&broker, "t", 4);
+    let ended = shipper.stop().exits(0);
+    assert_eq!(ended.losses(), []);
 }
 
 // ---- holes and restarts -----------------------------------------------------------------
