@@ -59,6 +59,10 @@ pub trait Client<R> {
     /// What it takes batches from.
     type Batch: Records;
 
+    /// Nobody reads again what is returned from now on: what waits is kept, whatever room it
+    /// takes.
+    fn drain(&mut self) {}
+
     /// What its threads say; feed it to [`Client::handle`].
     fn events(&self) -> Receiver<Self::Event>;
 

@@ -182,6 +182,7 @@ impl<C: Client<Receipt>> Shipper<C> {
                     Ok(chunk) => self.accept(chunk),
                     Err(_) => {
                         self.draining = true;
+                        self.client.drain();
                         chunks = never();
                     }
                 },
@@ -470,7 +471,7 @@ impl<C: Client<Receipt>> Shipper<C> {
 
     /// A record that will never be accepted: to the dead letters, and on.
     fn refused(&mut self, topic: TopicId, receipt: Receipt, code: kafka::ErrorCode, now: Instant) {
-        self.waits.settled(topic, now);
+        let mut is_buried = true;
         let value = receipt.single.unwrap_or_default();
         for claim in receipt.claims {
             let origin = claim.file().origin();
@@ -492,6 +493,7 @@ impl<C: Client<Receipt>> Shipper<C> {
                     claim.bury();
                 }
                 Err(error) => {
+                    is_buried = false;
                     if self
                         .told
                         .notices
@@ -509,6 +511,10 @@ impl<C: Client<Receipt>> Shipper<C> {
                     lane.paused_until = Some(now + DEAD_LETTER_PAUSE);
                 }
             }
+        }
+        match is_buried {
+            true => self.waits.settled(topic, now),
+            false => self.waits.returned(topic, 1, now),
         }
         self.purge();
     }

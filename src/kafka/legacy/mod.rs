@@ -62,7 +62,7 @@ pub struct Legacy<R> {
 #[derive(Debug)]
 struct Link {
     worker: u64,
-    commands: Sender<Command>,
+    commands: Sender<(Command, Instant)>,
     /// It has told the leaders.
     serves: bool,
     /// The broker is taken as reached. Kafka 4 tells leaders too, and hangs up on batches.
@@ -226,14 +226,15 @@ impl<R> Legacy<R> {
         } else {
             return;
         };
+        let deadline = now + self.options.request_timeout;
         let link = self.link.as_mut().expect("it was just seen");
         link.pending = Some(Pending {
             asked: now,
-            deadline: now + self.options.request_timeout,
+            deadline,
             batch,
         });
         // When the worker is ending, it says so.
-        let _ = link.commands.try_send(command);
+        let _ = link.commands.try_send((command, deadline));
         self.stats.sent();
     }
 
@@ -383,6 +384,17 @@ impl<R> Legacy<R> {
             receipts,
             why: Return::Renumbered,
         });
+        self.goes_on(id);
+    }
+
+    /// A topic that was told to wait does not: also one whose batch, which was there to tell
+    /// when it goes on, is there no more.
+    fn goes_on(&mut self, topic: TopicId) {
+        let topic = &mut self.topics[topic.0];
+        if std::mem::take(&mut topic.told) {
+            let ready = Notice::TopicReady(topic.name.clone());
+            self.notices.push_back(ready);
+        }
     }
 
     /// The broker has answered a batch.
@@ -436,10 +448,7 @@ impl<R> Legacy<R> {
                 partition: i32::try_from(place.1).unwrap_or(-1),
             });
         }
-        if std::mem::take(&mut topic.told) {
-            let ready = Notice::TopicReady(topic.name.clone());
-            self.notices.push_back(ready);
-        }
+        self.goes_on(place.0);
         if let Ok(set) = Arc::try_unwrap(batch.messages.set) {
             self.spare = set;
         }
@@ -468,6 +477,7 @@ impl<R> Legacy<R> {
             },
         };
         self.outcomes.push_back(outcome);
+        self.goes_on(topic);
     }
 }
 
@@ -616,7 +626,7 @@ mod tests {
     /// A client whose worker is this test.
     struct Played {
         client: Legacy<u32>,
-        commands: Receiver<Command>,
+        commands: Receiver<(Command, Instant)>,
         worker: u64,
         now: Instant,
     }
@@ -667,7 +677,7 @@ mod tests {
         }
 
         fn command(&self) -> Command {
-            self.commands.try_recv().expect("something is asked")
+            self.commands.try_recv().expect("something is asked").0
         }
 
         /// The topic that is written to.
@@ -816,6 +826,22 @@ mod tests {
             played.client.next_notice(),
             Some(Notice::TopicReady(_))
         ));
+    }
+
+    /// The batch that was to tell when the topic goes on came back: it never went on.
+    #[test]
+    fn a_topic_that_waits_goes_on_when_its_batch_is_refused_for_ever() {
+        let mut played = Played::with(&["a"]);
+        played.submit("a", 2);
+        played.written();
+        played.answers(29); // TOPIC_AUTHORIZATION_FAILED
+        played.client.metadata.due = None;
+        played.now += played.client.options.waiting_pause;
+        played.written();
+        played.answers(10); // MESSAGE_TOO_LARGE
+        assert_eq!(played.outcome(), Some(("returned", 2)));
+        let topic = played.client.topic("a", played.now);
+        assert!(played.client.ready(topic, 0, played.now));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn ask(
     };
     spawn("kafka:probe:legacy".to_owned(), move || worker.run())
         .map_err(|error| failed(Stage::Tcp, Cause::Io(error)))?;
-    let _ = commands.try_send(Command::Look(topics.to_vec()));
+    let _ = commands.try_send((Command::Look(topics.to_vec()), deadline));
     match said.recv_deadline(deadline).map(|event| event.said) {
         Ok(Said::Leaders(_, topics)) => Ok(topics),
         Ok(Said::Down(error)) => Err(error),

@@ -71,8 +71,9 @@ pub struct Worker {
     pub id: u64,
     /// Brokers, time-outs, client id.
     pub options: Options,
-    /// What to do, one after the other.
-    pub commands: Receiver<Command>,
+    /// What to do, one after the other, and until when. What is not sent by then is not sent:
+    /// the owner has let go, and another worker does it.
+    pub commands: Receiver<(Command, Instant)>,
     /// Where to tell.
     pub events: Sender<Event>,
 }
@@ -90,8 +91,10 @@ impl Worker {
             open: HashMap::new(),
             asked: None,
             correlation: 0,
+            deadline: Instant::now(),
         };
-        for command in &self.commands {
+        for (command, deadline) in &self.commands {
+            links.deadline = deadline;
             let said = match command {
                 Command::Ask(topics) => links.ask(self.id, topics.clone(), topics),
                 Command::Look(topics) => links.ask(self.id, Vec::new(), topics),
@@ -123,6 +126,8 @@ struct Links<'a> {
     asked: Option<Address>,
     /// Of the last request.
     correlation: i32,
+    /// Until when the owner waits for its answer.
+    deadline: Instant,
 }
 
 struct Link {
@@ -204,8 +209,8 @@ impl Links<'_> {
     /// Sends a request and waits for the body of its answer, so long at most.
     fn exchange(&mut self, address: &Address, frame: &Frame) -> Result<Vec<u8>, Problem> {
         let (correlation, timeout) = (self.correlation, self.options.request_timeout);
+        let deadline = self.deadline;
         let link = self.link(address)?;
-        let deadline = link.used + timeout;
         let transport = &mut link.transport;
         transport.set_deadline(deadline);
         let mut answer = connection::ask(transport, frame)
@@ -255,5 +260,48 @@ fn at(address: Address, (stage, cause): Problem) -> ConnectionError {
         address,
         stage,
         cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    /// It took its time to connect, and its owner had let go: the batch came behind what
+    /// the next worker wrote.
+    #[test]
+    fn a_batch_whose_time_is_over_is_not_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let leader = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let (send, commands) = bounded(1);
+        let (events, said) = bounded(1);
+        let write = Command::Write {
+            leader: leader.clone(),
+            topic: "t".to_owned(),
+            partition: 0,
+            set: Arc::default(),
+        };
+        send.send((write, Instant::now())).unwrap();
+        let worker = Worker {
+            id: 1,
+            options: Options::new(vec![leader]),
+            commands,
+            events,
+        };
+        worker.run();
+        assert!(matches!(said.recv().unwrap().said, Said::Down(_)));
+        let mut written = Vec::new();
+        listener
+            .accept()
+            .unwrap()
+            .0
+            .read_to_end(&mut written)
+            .unwrap();
+        assert_eq!(written, b"");
     }
 }

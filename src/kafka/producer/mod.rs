@@ -225,6 +225,8 @@ pub struct Producer<R> {
     metadata: Metadata,
     /// Whether what a receipt stands for can be had again.
     returnable: fn(&R) -> bool,
+    /// Nobody reads again what is returned.
+    draining: bool,
     /// Bytes of batches that are neither in flight nor acknowledged.
     waiting_bytes: usize,
     /// Batches to be sent, oldest first: topic, partition.
@@ -281,6 +283,7 @@ impl<R> Producer<R> {
                 newest: None,
             },
             returnable: |_| true,
+            draining: false,
             waiting_bytes: 0,
             unsent: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -377,6 +380,10 @@ impl<R> Producer<R> {
 impl<R> Client<R> for Producer<R> {
     type Event = Event;
     type Batch = BatchBuilder;
+
+    fn drain(&mut self) {
+        self.draining = true;
+    }
 
     fn events(&self) -> Receiver<Event> {
         self.events.1.clone()

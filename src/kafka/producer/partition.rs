@@ -339,11 +339,12 @@ impl<R> Producer<R> {
     /// again.
     fn may_let_go(&self, id: TopicId, index: usize) -> bool {
         let mut batches = self.topics[id.0].partitions[index].batches.iter();
-        batches.all(|batch| {
-            batch.state == BatchState::Unsent
-                && !batch.uncertain
-                && (self.returnable)(&batch.receipt)
-        })
+        !self.draining
+            && batches.all(|batch| {
+                batch.state == BatchState::Unsent
+                    && !batch.uncertain
+                    && (self.returnable)(&batch.receipt)
+            })
     }
 
     /// Returns the batches of a partition that takes none, to make room for those that do.
@@ -473,5 +474,17 @@ mod tests {
         let sent = sending(&mut producer, now);
         producer.settle(&sent, Some((&broker, ErrorCode::NONE)), now);
         assert_eq!(producer.topics[0].partitions[0].failures, 0);
+    }
+
+    /// At a stop nobody reads again what comes back: it ended before its time.
+    #[test]
+    fn what_waits_is_kept_when_nobody_reads_it_again() {
+        let mut producer = Producer::<()>::new(Options::new(Vec::new()), Arc::default());
+        let sent = sending(&mut producer, Instant::now());
+        let partition = &mut producer.topics[sent.topic.0].partitions[0];
+        partition.batches[0].state = BatchState::Unsent;
+        assert!(producer.may_let_go(sent.topic, 0));
+        producer.drain();
+        assert!(!producer.may_let_go(sent.topic, 0));
     }
 }

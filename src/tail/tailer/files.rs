@@ -322,7 +322,8 @@ impl Tailer {
     /// True when the path is shipped to other topics by now: that order is on its way.
     fn is_to_change_topic(&self) -> bool {
         let topics = self.context.wanted.topics(&self.target.path);
-        !topics.is_empty() && !topics.contains(&self.target.job.topic)
+        let drains = self.drain_until.is_some(); // there is no other order
+        !drains && !topics.is_empty() && !topics.contains(&self.target.job.topic)
     }
 
     /// What an inode was shipped to while that was wanted of it is for the topic of now.
