@@ -43,8 +43,6 @@ pub struct Generation {
     at_end_since: Option<Instant>,
     /// From here on there was room only when all was read; nothing is written there yet.
     room: Option<u64>,
-    /// What is not read yet ends with a NUL byte, so that there may be room.
-    may_have_room: bool,
     /// With `--once`: the size at the beginning. A line that begins before it
     /// is the last; a live writer would otherwise keep us for ever.
     once_end: Option<u64>,
@@ -93,7 +91,6 @@ impl Generation {
             skip_nuls: false,
             at_end_since: None,
             room: None,
-            may_have_room: false,
             once_end: once.then_some(last.size),
             until: None,
         };
@@ -131,7 +128,6 @@ impl Generation {
             skip_nuls: before.skip_nuls,
             at_end_since: None,
             room: before.room,
-            may_have_room: before.may_have_room,
             once_end: None,
             until: None,
         }
@@ -372,19 +368,17 @@ impl Generation {
             .saw(self.goal().unwrap_or(look.size).min(look.size));
         self.last = look;
         self.unsure = look.may_hide_a_change();
-        self.may_have_room = look.size > self.cursor.seen_to() && !self.has_byte(look.size - 1)?;
         self.look_at_room()?;
         Ok(false)
     }
 
-    /// True when a file shrank only by NUL bytes that were never written over, as far as is
-    /// known: room that its writer had made for lines and did not need.
+    /// True when a file shrank only by NUL bytes that were never written over: room that its
+    /// writer had made for lines and did not need.
     fn gave_room_back(&self, size: u64) -> bool {
         let cursor = &self.cursor;
         let seen = (cursor.seen_to() >= self.last.size).then_some(cursor.room);
         let is_room = |from: Option<u64>| from.is_some_and(|from| from <= size);
-        let had_room = is_room(seen) || is_room(self.room) || self.may_have_room;
-        had_room && self.ledger.read_to() <= size
+        (is_room(seen) || is_room(self.room)) && self.ledger.read_to() <= size
     }
 
     /// Something may be written where there was only room: it is read, and known, from then on.
