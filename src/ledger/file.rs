@@ -494,7 +494,13 @@ impl FileLedger {
     /// the size last seen, and so is what comes back later.
     pub fn lose_the_rest(&self, reason: LossReason) {
         // First of all, so that what comes back from now on is lost by itself.
-        self.state().gone = Some(reason);
+        let mut state = self.state();
+        state.gone = Some(reason);
+        let before = state.before.take();
+        drop(state);
+        if let Some(before) = before {
+            before.lose_the_rest(reason); // its gaps were this one's
+        }
         let mut at = 0;
         loop {
             let gap = self.gap(at);

@@ -41,8 +41,8 @@ pub struct Generation {
     skip_nuls: bool,
     /// Since when everything there is has been read.
     at_end_since: Option<Instant>,
-    /// From here on there was room only when all was read; nothing is written there yet.
-    room: Option<u64>,
+    /// From here to here there was room only when all was read; nothing is written there yet.
+    room: Option<(u64, u64)>,
     /// With `--once`: the size at the beginning. A line that begins before it
     /// is the last; a live writer would otherwise keep us for ever.
     once_end: Option<u64>,
@@ -216,7 +216,8 @@ impl Generation {
 
     /// True when everything there is has been settled.
     pub fn is_settled(&self) -> bool {
-        let goal = self.goal().unwrap_or(self.last.size);
+        let room_from = self.room.map_or(u64::MAX, |(from, _)| from);
+        let goal = self.goal().unwrap_or(self.last.size).min(room_from);
         self.at_end_since.is_some() && self.cursor.offset >= goal && self.ledger.is_settled(goal)
     }
 
@@ -306,15 +307,17 @@ impl Generation {
             return;
         }
         self.at_end_since = Some(Instant::now());
-        let cursor = &self.cursor;
-        let is_room = cursor.room < cursor.seen_to() && cursor.seen_to() >= self.last.size;
-        self.room = (is_room && self.until.is_none()).then_some(cursor.room);
-        self.ledger.set_room(self.room);
+        let (cursor, size) = (&self.cursor, self.last.size);
+        let is_room = cursor.room < size && cursor.seen_to() >= size;
+        let is_own = self.until.is_none() && self.input.may_have_room();
+        self.room = (is_room && is_own).then_some((cursor.room, size));
+        self.ledger.set_room(self.room.map(|(from, _)| from));
     }
 
     /// An unfinished last line that now counts as a line.
     fn has_tail(&self, end: u64, complete: bool) -> bool {
-        complete && self.cursor.offset < end
+        let is_room = self.cursor.has_room_only() && self.input.may_have_room();
+        complete && self.cursor.offset < end && !is_room
     }
 
     /// When a range came back, holds still until everything queued behind it has
@@ -360,6 +363,8 @@ impl Generation {
         if shrunk {
             self.cursor.shrink_to(look.size);
             self.ledger.shrink_to(look.size);
+            self.room = self.room.filter(|(from, _)| *from < look.size);
+            self.once_end = self.once_end.map(|end| end.min(look.size));
         }
         if look.size > self.last.size {
             self.at_end_since = None;
@@ -377,15 +382,19 @@ impl Generation {
     fn gave_room_back(&self, size: u64) -> bool {
         let cursor = &self.cursor;
         let seen = (cursor.seen_to() >= self.last.size).then_some(cursor.room);
-        let is_room = |from: Option<u64>| from.is_some_and(|from| from <= size);
-        (is_room(seen) || is_room(self.room)) && self.ledger.read_to() <= size
+        let noted = self.room.filter(|(_, to)| *to >= self.last.size);
+        let room = seen.or(noted.map(|(from, _)| from));
+        room.is_some_and(|from| from <= size) && self.ledger.read_to() <= size
     }
 
     /// Something may be written where there was only room: it is read, and known, from then on.
     fn look_at_room(&mut self) -> io::Result<()> {
+        if !self.input.may_have_room() {
+            return Ok(()); // what is not shipped of a long line is not there any more
+        }
         let cursor = &self.cursor;
         let room = (cursor.room < cursor.scanned).then_some(cursor.room);
-        if let Some(room) = room.or(self.room)
+        if let Some(room) = room.or(self.room.map(|(from, _)| from))
             && self.has_byte(room)?
         {
             self.room = None;

@@ -105,6 +105,11 @@ impl Input {
         }
     }
 
+    /// True where NUL bytes at the end may be room that a writer has made for lines.
+    pub fn may_have_room(&self) -> bool {
+        !matches!(self, Input::Stdin(_))
+    }
+
     /// True when it ended because it could not be read.
     pub fn has_failed(&self) -> bool {
         match self {

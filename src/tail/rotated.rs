@@ -25,6 +25,9 @@ pub const FORMER_MAX: usize = 32;
 pub struct Former {
     entry: Entry,
     path: PathBuf,
+    /// Its size and the time of its last change when it was let go, if that is known: there
+    /// may be room behind what was read.
+    left: Option<(u64, SystemTime)>,
     until: SystemTime,
 }
 
@@ -46,6 +49,7 @@ impl Former {
         Former {
             entry,
             path,
+            left: None,
             until: seen + FORMER_FOR,
         }
     }
@@ -55,8 +59,15 @@ impl Former {
         Former {
             entry,
             path,
+            left: None,
             until: SystemTime::now() + FORMER_FOR,
         }
+    }
+
+    /// As it was let go, with all that it has read.
+    pub fn left_as(self, meta: &Metadata) -> Former {
+        let left = meta.modified().ok().map(|modified| (meta.len(), modified));
+        Former { left, ..self }
     }
 
     /// What is known of it.
@@ -78,7 +89,8 @@ impl Former {
                 None => return Fate::Over,
             },
         };
-        if meta.len() > self.entry.position {
+        let is_left = meta.modified().ok().map(|modified| (meta.len(), modified)) == self.left;
+        if meta.len() > self.entry.position && !is_left {
             Fate::Grown
         } else if SystemTime::now() > self.until {
             Fate::Over

@@ -600,6 +600,40 @@ fn room_that_is_given_back_while_lines_before_it_wait_is_no_truncation() {
     assert_eq!(values(&broker, "t"), ["one", "two", "three"]);
 }
 
+/// Its room was shipped as a line of NUL bytes, and what its writer, which had not noticed the
+/// rename, wrote there was never read.
+#[test]
+fn room_of_a_renamed_file_is_no_line_and_what_is_written_there_is_read() {
+    let (world, writer, at, mut shipper) = with_room(8192);
+    sleep(LONG_AGO + GENERATION); // longer than the last line of a renamed file is waited for
+    let old = world.path("app.log.1");
+    fs::rename(world.path("app.log"), &old).unwrap();
+    world.log("app.log").write(["next"]);
+    shipper.delivers(["next"]);
+    sleep(LOOKS);
+    writer.write_all_at(b"late\n", at).unwrap();
+    shipper.delivers(["late"]);
+    shipper.has_open(false, |path| path == old);
+    writer.write_all_at(b"later\n", at + 5).unwrap();
+    shipper.delivers(["later"]);
+    ends_without_a_loss(&world, shipper, 6);
+}
+
+/// ... and neither is that of a file that is read once, which waited for it for ever when it
+/// was given back.
+#[test]
+fn room_of_a_file_that_is_read_once_is_no_line() {
+    let world = World::new();
+    let mut log = world.log("app.log");
+    log.write(["one", "two"]);
+    let at = log.size();
+    for room in [10, 1 << 20] {
+        log.writer().set_len(at + room).unwrap();
+        let ended = world.tail([log.path()]).once().run();
+        ended.exits(0).printed(["one", "two"]);
+    }
+}
+
 // ---- holes and restarts -----------------------------------------------------------------
 
 /// A writer without O_APPEND goes on where it was after a truncation, and what was

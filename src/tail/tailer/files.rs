@@ -128,6 +128,15 @@ impl Tailer {
         let oldest = held.iter().position(|bytes| *bytes > 0);
         if let Some(oldest) = oldest.and_then(|at| self.generations.remove(at)) {
             oldest.give_up(LossReason::HeldDeleted);
+            // What came back for a topic of before goes with it, and so does its handle.
+            let origin = oldest.ledger().origin();
+            let twins = self
+                .retired
+                .extract_if(.., |old| old.has(origin.device, origin.inode));
+            for twin in twins {
+                twin.give_up(LossReason::HeldDeleted);
+                self.closing.push(twin.close().0);
+            }
             self.closing.push(oldest.close().0);
         }
     }
@@ -564,7 +573,8 @@ pub(super) fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
 /// Closes the account of a renamed file, which is looked at for a while if it has a
 /// name.
 fn close_renamed(context: &Context, file: &Arc<FileLedger>) -> Option<Former> {
-    let found = rotated::whereabouts(&context.listings, file.origin()).map(|(path, _)| path);
-    context.ledger.close(file, Keep::Complete(found.clone()));
-    Some(Former::new(file.entry(), found?))
+    let found = rotated::whereabouts(&context.listings, file.origin());
+    let (path, meta) = found.unzip();
+    context.ledger.close(file, Keep::Complete(path.clone()));
+    Some(Former::new(file.entry(), path?).left_as(&meta?))
 }
