@@ -31,6 +31,9 @@ pub struct Generation {
     /// to it only as long as they are there.
     window: Mark,
     last: Look,
+    /// Fingerprint of the file's end at the last look, as long as it has NUL bytes at its head
+    /// and no line of it is read: nothing else tells it from another life with a hole.
+    end: Mark,
     /// The last look was so soon after a change that it may hide another one.
     unsure: bool,
     /// It was when the last lines were taken.
@@ -84,6 +87,7 @@ impl Generation {
             claim,
             job,
             last,
+            end: Mark::default(),
             // The account may be of a shorter file, or of one that was rewritten since.
             unsure: true,
             ledger,
@@ -122,6 +126,7 @@ impl Generation {
             claim,
             job,
             last: before.last,
+            end: before.end,
             unsure: true,
             ledger,
             just_looked: false,
@@ -349,8 +354,8 @@ impl Generation {
         // What is behind the end of a topic of before is not its own.
         let own = self.until.unwrap_or(u64::MAX).min(self.last.size);
         let shrunk = look.size < own;
-        if (shrunk && !self.gave_room_back(look.size)) || !identity::fits(&self.input, self.window)?
-        {
+        let fits = |mark: Mark| identity::fits(&self.input, mark);
+        if (shrunk && !self.gave_room_back(look.size)) || !fits(self.window)? || !fits(self.end)? {
             return Ok(true);
         }
         let head = self.ledger.head();
@@ -371,6 +376,11 @@ impl Generation {
         }
         self.ledger
             .saw(self.goal().unwrap_or(look.size).min(look.size));
+        let is_blank = grown.len == 0 && look.size > 0 && self.ledger.figures().read_lines == 0;
+        self.end = match is_blank && self.has_byte(look.size - 1)? {
+            true => identity::window(&self.input, look.size)?,
+            false => Mark::default(),
+        };
         self.last = look;
         self.unsure = look.may_hide_a_change();
         self.look_at_room()?;
@@ -709,6 +719,17 @@ mod tests {
         next.give_up(LossReason::Truncated);
         let figures = next.ledger().figures();
         assert_eq!(figures.lost_bytes[LossReason::Truncated as usize], 8);
+    }
+
+    /// A writer without O_APPEND leaves a hole with each truncation: after two of them while
+    /// Kafka was away, what was between was dropped with the second hole.
+    #[test]
+    fn a_life_with_a_hole_at_its_head_is_told_from_the_next_one_with_a_hole() {
+        let mut scene = Scene::of(&[&[0; 2000], &b"one\n"[..]].concat());
+        assert!(!scene.generation.was_rewritten().unwrap());
+        scene.file.set_len(0).unwrap();
+        scene.file.write_all_at(b"two\n", 2004).unwrap();
+        assert!(scene.generation.was_rewritten().unwrap());
     }
 
     /// Its writer has no more to write, and cuts off what it did not need, before
