@@ -156,7 +156,7 @@ pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -
     let at_end = cursor.offset + read as u64 >= bounds.end;
     let len = match memrchr(b'\n', &buffer[..read]) {
         Some(last) => last + 1,
-        None if at_end && bounds.complete && is_text(input, &buffer[..read]) => read,
+        None if at_end && bounds.complete && read > 0 => read,
         None => {
             cursor.pass(&buffer[..read], bounds.end);
             queue.recycle(buffer);
@@ -176,13 +176,6 @@ pub fn next(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) -
         len,
         cut: false,
     }))
-}
-
-/// False for nothing, and for what may be only room.
-fn is_text(input: &Input, bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .any(|byte| *byte != 0 || !input.may_have_room())
 }
 
 /// Looks for the end of a line whose beginning was seen before.
@@ -208,8 +201,7 @@ fn scan_on(input: &Input, cursor: &mut Cursor, bounds: Bounds, queue: &Queue) ->
     if cursor.scanned < bounds.end && read > 0 {
         return Ok(Cut::Partial);
     }
-    let is_room = cursor.has_room_only() && input.may_have_room();
-    if bounds.complete && cursor.scanned >= bounds.end && !is_room {
+    if bounds.complete && cursor.scanned >= bounds.end {
         return line(input, cursor, (bounds.end, bounds.end), bounds);
     }
     Ok(Cut::Nothing)

@@ -277,7 +277,8 @@ impl Generation {
         };
         let complete = complete || self.until.is_some() || gap.to.is_some() || self.last.ended;
         self.look_at_room()?; // the last one may have been before lines were taken
-        if self.cursor.scanned.max(self.cursor.offset) >= end && !self.has_tail(end, complete) {
+        let scanned = self.is_scanned(end);
+        if scanned && !self.has_tail(end, complete) {
             self.note_end();
             cut::forget_rest(&self.input, &self.cursor, line_bytes_max);
             self.ledger.tell_dropped();
@@ -292,13 +293,17 @@ impl Generation {
         }
         let bounds = Bounds {
             end,
-            complete,
+            // Whether a tail is a line or room only is known when all of it is seen.
+            complete: complete && (scanned || gap.to.is_some() || !self.input.may_have_room()),
             line_bytes_max,
         };
         let _turn = self.cursor.is_in_line().then(|| queue.long_line_turn());
         match cut::next(&self.input, &mut self.cursor, bounds, queue)? {
             Cut::Lines(lines) => self.offer(lines, held, queue),
             Cut::Partial => Ok(Step::Busy),
+            Cut::Nothing if !scanned && self.is_scanned(end) && self.has_tail(end, complete) => {
+                Ok(Step::Busy)
+            }
             Cut::Nothing => {
                 self.note_end();
                 Ok(Step::Idle)
@@ -317,6 +322,11 @@ impl Generation {
         let is_own = self.until.is_none() && self.input.may_have_room();
         self.room = (is_room && is_own).then_some((cursor.room, size));
         self.ledger.set_room(self.room.map(|(from, _)| from));
+    }
+
+    /// All up to `end` is read, or known to hold no line end.
+    fn is_scanned(&self, end: u64) -> bool {
+        self.cursor.scanned.max(self.cursor.offset) >= end
     }
 
     /// An unfinished last line that now counts as a line.

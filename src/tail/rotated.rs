@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::input::CLOCK_TICK;
+use super::input::{CLOCK_TICK, Look};
 use super::listing::{Listing, Listings};
 use crate::ledger::{Entry, Origin};
 
@@ -25,9 +25,9 @@ pub const FORMER_MAX: usize = 32;
 pub struct Former {
     entry: Entry,
     path: PathBuf,
-    /// Its size and the time of its last change when it was let go, if that is known: there
-    /// may be room behind what was read.
-    left: Option<(u64, SystemTime)>,
+    /// What the last look at it told before it was let go, if that is known: there may be room
+    /// behind what was read.
+    left: Option<Look>,
     until: SystemTime,
 }
 
@@ -64,10 +64,12 @@ impl Former {
         }
     }
 
-    /// As it was let go, with all that it has read.
-    pub fn left_as(self, meta: &Metadata) -> Former {
-        let left = meta.modified().ok().map(|modified| (meta.len(), modified));
-        Former { left, ..self }
+    /// All that this look told of is read.
+    pub fn left_at(self, look: Look) -> Former {
+        Former {
+            left: Some(look),
+            ..self
+        }
     }
 
     /// What is known of it.
@@ -89,8 +91,8 @@ impl Former {
                 None => return Fate::Over,
             },
         };
-        let is_left = meta.modified().ok().map(|modified| (meta.len(), modified)) == self.left;
-        if meta.len() > self.entry.position && !is_left {
+        let is_as_left = self.left == Some(Look::at(&meta));
+        if meta.len() > self.entry.position && !is_as_left {
             Fate::Grown
         } else if SystemTime::now() > self.until {
             Fate::Over
@@ -179,7 +181,48 @@ fn is_rotated(name: &OsStr, other: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::ledger::Mark;
+    use crate::tail::input::created_ns;
+
+    /// What was written between the last look at a file and its letting go would not be read
+    /// for an hour, if the file counted as left with it.
+    #[test]
+    fn a_file_that_was_let_go_with_room_has_grown_only_when_it_changed_since_its_last_look() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("app.log.1");
+        fs::write(&path, b"one\n\0\0\0\0").unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        let entry = Entry {
+            origin: Origin {
+                path: temp.path().join("app.log"),
+                real: None,
+                topic: "t".into(),
+                device: meta.dev(),
+                inode: meta.ino(),
+                generation: 0,
+                created_ns: created_ns(&meta),
+            },
+            head: Mark::default(),
+            position: 4,
+            beyond: Vec::new(),
+            window: Mark::default(),
+            size: 4,
+            seen: u64::from(u32::MAX),
+            complete: true,
+            found_at: None,
+            ended: false,
+        };
+        let mut former = Former::new(entry, path.clone()).left_at(Look::at(&meta));
+        let listings = Listings::default();
+        assert_eq!(former.look(&listings), Fate::Quiet);
+        std::thread::sleep(2 * CLOCK_TICK);
+        let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        writer.write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(former.look(&listings), Fate::Grown);
+    }
 
     #[test]
     fn the_count_of_a_rotation_is_told_from_a_date() {

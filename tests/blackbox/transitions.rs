@@ -44,6 +44,25 @@ fn deny(broker: &Broker, world: &World, log: &mut Log, topic: &str) {
     });
 }
 
+/// A line arrives for topic one, which is denied then, and the topic becomes two, which takes
+/// a line; and what the file held for topic one.
+fn changes_topic_while_denied(
+    broker: &Broker,
+    world: &World,
+    log: &mut Log,
+    to: &dyn Fn(&str) -> Value,
+) -> (Shipper, u64) {
+    let shipper = world.run(&to("one")).start();
+    log.write(["first"]);
+    world.acked("one", 1);
+    deny(broker, world, log, "one");
+    let known = log.size();
+    reload(world, &shipper, &to("two"));
+    log.write(["for two"]);
+    records(broker, "two", 1);
+    (shipper, known)
+}
+
 /// What is shipped is `one`, two lines more are known, and logship is stopped while Kafka
 /// takes nothing.
 fn stops_with_unread(broker: &Broker, world: &World, log: &mut Log, config: &Value, one: &str) {
@@ -94,14 +113,7 @@ fn lines_of_the_topic_of_before_of_a_deleted_file_are_sent_or_told() {
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
     let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
-    let shipper = world.run(&to("one")).start();
-    log.write(["first"]);
-    world.acked("one", 1);
-    deny(&broker, &world, &mut log, "one");
-    let known = log.size();
-    reload(&world, &shipper, &to("two"));
-    log.write(["for two"]);
-    records(&broker, "two", 1);
+    let (shipper, known) = changes_topic_while_denied(&broker, &world, &mut log, &to);
     log.delete();
     sleep(LET_GO_AFTER);
     broker.clear_faults();
@@ -321,13 +333,7 @@ fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_sent_once() {
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
     let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
-    let shipper = world.run(&to("one")).start();
-    log.write(["first"]);
-    world.acked("one", 1);
-    deny(&broker, &world, &mut log, "one");
-    reload(&world, &shipper, &to("two"));
-    log.write(["for two"]);
-    records(&broker, "two", 1);
+    let (shipper, _) = changes_topic_while_denied(&broker, &world, &mut log, &to);
     let mut writer = log.writer();
     log.rename_to(world.path("app.log.1"));
     log.reopen();
@@ -354,14 +360,7 @@ fn lines_of_the_topic_of_before_of_a_file_that_was_let_go_are_told_after_a_stop(
     let (broker, world) = (Broker::start(), World::new());
     let mut log = world.log("app.log");
     let to = |topic: &str| stops_within(&broker, "*.log", topic, "300ms");
-    let shipper = world.run(&to("one")).start();
-    log.write(["first"]);
-    world.acked("one", 1);
-    deny(&broker, &world, &mut log, "one");
-    let known = log.size();
-    reload(&world, &shipper, &to("two"));
-    log.write(["for two"]);
-    records(&broker, "two", 1);
+    let (shipper, known) = changes_topic_while_denied(&broker, &world, &mut log, &to);
     log.rename_to(world.path("app.log.1"));
     log.reopen();
     sleep(LET_GO_AFTER);

@@ -530,7 +530,7 @@ impl Tailer {
                 if deleted {
                     context.ledger.close(ledger, Keep::Nothing);
                 } else {
-                    former.extend(close_renamed(context, ledger));
+                    former.extend(close_renamed(context, generation));
                 }
             }
             keep
@@ -572,9 +572,9 @@ pub(super) fn inode_of(meta: &Metadata) -> (u64, u64, Option<u64>) {
 
 /// Closes the account of a renamed file, which is looked at for a while if it has a
 /// name.
-fn close_renamed(context: &Context, file: &Arc<FileLedger>) -> Option<Former> {
-    let found = rotated::whereabouts(&context.listings, file.origin());
-    let (path, meta) = found.unzip();
-    context.ledger.close(file, Keep::Complete(path.clone()));
-    Some(Former::new(file.entry(), path?).left_as(&meta?))
+fn close_renamed(context: &Context, generation: &Generation) -> Option<Former> {
+    let file = generation.ledger();
+    let found = rotated::whereabouts(&context.listings, file.origin()).map(|(path, _)| path);
+    context.ledger.close(file, Keep::Complete(found.clone()));
+    Some(Former::new(file.entry(), found?).left_at(generation.last_look()))
 }
